@@ -1,0 +1,5 @@
+"""Dkron: a distributed cron for fleets of machines."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
