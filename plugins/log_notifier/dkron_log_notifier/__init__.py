@@ -1,0 +1,77 @@
+"""Writes one structured log line for each finished run."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from dkron.core.clock import SECOND, rfc3339
+from dkron.core.models import Execution, Notice
+from dkron.plugins import PluginSettings, hookimpl
+
+_LOG: Final = logging.getLogger("dkron.runs")
+
+
+class LogNotifier:
+    """Tells the log of this server; whoever collects it may search by field."""
+
+    name = "log"
+
+    async def notify(self, notice: Notice) -> None:
+        """Write the line."""
+        level = logging.INFO if notice.status == "success" else logging.WARNING
+        _LOG.log(level, "%s", _sentence(notice), extra=_fields(notice))
+
+
+@hookimpl
+def dkron_register_notifiers(settings: PluginSettings) -> list[LogNotifier]:  # noqa: ARG001 - there is nothing to set
+    """Bring the notifier."""
+    return [LogNotifier()]
+
+
+def _sentence(notice: Notice) -> str:
+    """Say it for the person who reads the terminal."""
+    last = {execution.node: execution for execution in notice.executions}
+    where = ", ".join(_where(execution) for execution in last.values()) or "no node"
+    late = _lateness(notice)
+    tail = "" if late is None else f", {late:.3f} s late"
+    return f"{notice.job}: {notice.status} on {where}, due {rfc3339(notice.group)}{tail}"
+
+
+def _where(execution: Execution) -> str:
+    duration = _duration(execution)
+    return execution.node if duration is None else f"{execution.node} in {duration:.3f} s"
+
+
+def _fields(notice: Notice) -> dict[str, Any]:
+    return {
+        "job": notice.job,
+        "group": rfc3339(notice.group),
+        "trigger": notice.trigger.value,
+        "status": notice.status,
+        "lateness": _lateness(notice),
+        "executions": [_execution(execution) for execution in notice.executions],
+    }
+
+
+def _execution(execution: Execution) -> dict[str, Any]:
+    return {
+        "node": execution.node,
+        "attempt": execution.attempt,
+        "status": execution.status.value,
+        "duration": _duration(execution),
+        "reason": execution.reason,
+    }
+
+
+def _duration(execution: Execution) -> float | None:
+    """Return seconds, or None for what never started or whose end nobody saw."""
+    if not execution.started_at or not execution.finished_at:
+        return None
+    return (execution.finished_at - execution.started_at) / SECOND
+
+
+def _lateness(notice: Notice) -> float | None:
+    """Return the seconds from the due instant to the last node's first start; retries are late by intention."""
+    starts = [execution.started_at for execution in notice.executions if execution.attempt == 1 and execution.started_at]
+    return (max(starts) - notice.group) / SECOND if starts else None
