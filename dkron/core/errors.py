@@ -107,3 +107,4 @@ class PluginError(DkronError):
     def __init__(self, distribution: str, problem: str) -> None:
         super().__init__(f"plugin {distribution}: {problem}")
         self.distribution = distribution
+        self.problem = problem
