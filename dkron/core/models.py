@@ -124,7 +124,9 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
 class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One attempt on one node, inside a live run.
 
-    `agent` names the incarnation that was ordered (R6): `<journal id>.<boot id>.<nonce>`. `start_at` is the planned start.
+    `agent` names the incarnation that was ordered (R6): `<journal id>.<boot id>.<nonce>`. `start_at` is the planned start, never
+    before the decision. `retried` tells that a later execution stands in for this one; `gone` that something lost is now known
+    to have ended, so that it no longer holds a slot (R11).
     """
 
     id: str
@@ -136,6 +138,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     started_at: int = 0
     finished_at: int = 0
     reason: str = ""
+    retried: bool = False
+    gone: bool = False
 
 
 class Stop(msgspec.Struct, frozen=True, gc=False):
@@ -149,8 +153,9 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
 class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A live run: one due instant (or trigger) of one job, with its executions; deleted when final.
 
-    `group` is the due or trigger instant; `fence` the leader key's revision under which the run was created. `revoking` marks an
-    edit that takes back what has not started (R10). `deadline` is the instant after which it must not start any more.
+    `group` is the due or trigger instant; `fence` the leader key's revision under which the run was created. Without executions
+    it waits to be decided. `revoking` marks an edit that takes back what has not started (R10); `closed` a run that is counted
+    and told, and stays only because something that is lost may still hold the job's slot (R11).
     """
 
     job: str
@@ -158,11 +163,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     group: int
     trigger: Trigger = Trigger.SCHEDULE
     decided_at: int = 0
-    deadline: int = 0
     fence: int = 0
     executions: tuple[Execution, ...] = ()
     stops: tuple[Stop, ...] = ()
     revoking: bool = False
+    closed: bool = False
     request: str = ""
     parent: str = ""
 
@@ -254,10 +259,10 @@ def run_id(group: int, uid: str) -> str:
     return f"{group}-{uid[:8]}"
 
 
-def execution_id(group: int, node: str, uid: str, attempt: int = 1) -> str:
-    """Name an execution: unique for ever, and sorted by time. First attempts carry no suffix."""
+def execution_id(group: int, node: str, uid: str, ordinal: int = 1) -> str:
+    """Name an execution: unique for ever, and sorted by time. The run's first on a node carries no suffix."""
     stem = f"{group}-{node}-{uid[:8]}"
-    return stem if attempt == 1 else f"{stem}-{attempt}"
+    return stem if ordinal == 1 else f"{stem}-{ordinal}"
 
 
 def journal_of(agent: str) -> str:

@@ -1,0 +1,176 @@
+"""The server's own copy of everything under `c/`, kept warm by one watch.
+
+While a server leads it is the only writer, so it applies its own commits as the store confirms them and leaves out their
+echoes; when it stops leading it lists everything again. All values are JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from dkron.core.desk import Desk
+from dkron.core.interfaces import Change, Entry, Listing
+from dkron.core.models import Job, JobState, Notice, Run
+
+PREFIX = "c/"
+LEADER = "c/leader"
+CLUSTER = "c/cluster"
+JOBS, STATE, RUNS, OUTBOX = "c/jobs/", "c/state/", "c/runs/", "c/outbox/"
+OWN = (JOBS, STATE, RUNS, OUTBOX)  # written by the leader alone
+
+encode = msgspec.json.Encoder().encode
+
+
+class Leader(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of the leader key: which server leads, in which incarnation and term (R3)."""
+
+    server: str
+    nonce: str
+    term: int
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of the cluster key: a random id, made once, and the highest term that was ever taken (R3)."""
+
+    id: str
+    term: int = 0
+
+
+class Place(NamedTuple):
+    """Where a live run is to be found."""
+
+    job: str
+    run: str
+
+
+class Board:
+    """All desks by job name, and the few other keys."""
+
+    def __init__(self) -> None:
+        self.on_change: Callable[[str], None] = lambda _name: None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything, before listing again."""
+        self.revision = 0
+        self.desks: dict[str, Desk] = {}
+        self.leader: Leader | None = None
+        self.leader_revision = 0
+        self.cluster: Cluster | None = None
+        self.cluster_revision = 0
+        self.outbox: dict[str, tuple[Notice, int]] = {}
+        self.open: dict[str, set[Place]] = {}  # by node: live runs with an execution there
+        self._children: dict[str, set[str]] = {}
+
+    def load(self, listing: Listing) -> None:
+        """Take over a listing of everything."""
+        names = list(self.desks)
+        self.clear()
+        for entry in listing.entries:
+            self._apply(entry.key, entry.value, entry.revision)
+        self.revision = listing.revision
+        for name in {*names, *self.desks}:
+            self.on_change(name)
+
+    def apply(self, changes: Iterable[Change], *, leading: bool) -> None:
+        """Take over what the watch delivered; the leader's own writes are known already."""
+        for change in changes:
+            if not (leading and change.key.startswith(OWN)):
+                self._apply(change.key, change.value, change.revision)
+                if change.key.startswith((JOBS, STATE)):
+                    self.on_change(change.key.split("/", 2)[2])
+            self.revision = max(self.revision, change.revision)
+
+    def read_again(self, name: str, entries: Iterable[Entry]) -> None:
+        """Replace all that is known of one job by what the store has."""
+        for run_id in list(self.desk(name).runs or ()):
+            self.set_run(name, run_id, None, 0)
+        self.set_state(name, None, 0)
+        self.set_job(name, None, 0)
+        for entry in entries:
+            self._apply(entry.key, entry.value, entry.revision)
+
+    def desk(self, name: str) -> Desk:
+        """Return a job's desk, made if there is none."""
+        desk = self.desks.get(name)
+        if desk is None:
+            desk = self.desks[name] = Desk(name)
+        return desk
+
+    def children(self, parent: str) -> Sequence[Job]:
+        """Return the jobs that have this parent, by name."""
+        names = sorted(self._children.get(parent, ()))
+        return [job for name in names if (desk := self.desks.get(name)) and (job := desk.job)]
+
+    def jobs(self) -> Iterable[Desk]:
+        """Go through the desks that have a job."""
+        return (desk for desk in self.desks.values() if desk.job is not None)
+
+    # --- single values: from the watch, and from the leader's own commits ---
+
+    def set_job(self, name: str, job: Job | None, revision: int) -> None:
+        """Take over a specification."""
+        desk = self.desk(name)
+        if desk.job and desk.job.parent_job:
+            self._children.get(desk.job.parent_job, set()).discard(name)
+        desk.set_job(job, revision)
+        if job and job.parent_job:
+            self._children.setdefault(job.parent_job, set()).add(name)
+        self.tidy(desk)
+
+    def set_state(self, name: str, state: JobState | None, revision: int) -> None:
+        """Take over what happened to a job."""
+        desk = self.desk(name)
+        desk.state, desk.state_revision = state, revision
+        self.tidy(desk)
+
+    def set_run(self, name: str, run_id: str, run: Run | None, revision: int) -> None:
+        """Take over a live run, or its end."""
+        desk = self.desk(name)
+        place = Place(name, run_id)
+        held = (desk.runs or {}).get(run_id)
+        before = {e.node for e in held.run.executions} if held else set()
+        after = {e.node for e in run.executions if not e.status.final or (e.status == "lost" and not e.gone)} if run else set()
+        for node in before - after:
+            self.open.get(node, set()).discard(place)
+        for node in after:
+            self.open.setdefault(node, set()).add(place)
+        desk.set_run(run_id, run, revision)
+        self.tidy(desk)
+
+    def tidy(self, desk: Desk) -> None:
+        """Forget a desk on which nothing is left."""
+        if desk.empty and desk.state is None:
+            self.desks.pop(desk.name, None)
+
+    def _apply(self, key: str, value: bytes | None, revision: int) -> None:
+        if key.startswith(JOBS):
+            self.set_job(key[len(JOBS) :], _job(value) if value else None, revision)
+        elif key.startswith(STATE):
+            self.set_state(key[len(STATE) :], _state(value) if value else None, revision)
+        elif key.startswith(RUNS):
+            name, _, run_id = key[len(RUNS) :].rpartition("/")
+            self.set_run(name, run_id, _run(value) if value else None, revision)
+        elif key.startswith(OUTBOX):
+            self._set_notice(key[len(OUTBOX) :], value, revision)
+        elif key == LEADER:
+            self.leader, self.leader_revision = (_leader(value), revision) if value else (None, 0)
+        elif key == CLUSTER and value:
+            self.cluster, self.cluster_revision = _cluster(value), revision
+
+    def _set_notice(self, notice_id: str, value: bytes | None, revision: int) -> None:
+        if value is None:
+            self.outbox.pop(notice_id, None)
+        else:
+            self.outbox[notice_id] = (_notice(value), revision)
+
+
+_job = msgspec.json.Decoder(Job).decode
+_state = msgspec.json.Decoder(JobState).decode
+_run = msgspec.json.Decoder(Run).decode
+_notice = msgspec.json.Decoder(Notice).decode
+_leader = msgspec.json.Decoder(Leader).decode
+_cluster = msgspec.json.Decoder(Cluster).decode

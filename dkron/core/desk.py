@@ -1,0 +1,136 @@
+"""What is known of one job, and a draft of what it is to become.
+
+A `Desk` holds only what the store has confirmed. Decisions are made on a `Draft` over it; what the draft changed goes to the
+store in one commit, and nothing is sent to anybody before the store has confirmed it (R2, R9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dkron.core.models import Execution, Job, JobState, Notice, Record, Run, Skips
+from dkron.core.policy import due_after, schedule_of
+from dkron.core.schedule import Schedule
+
+
+class Held(NamedTuple):
+    """A live run and the revision that wrote it."""
+
+    run: Run
+    revision: int
+
+
+class Desk:
+    """One job as the store has it: specification, state, live runs, and what agents said that is not stored yet.
+
+    `started` holds the start instants that agents reported, by execution id: only what runs for longer is worth a commit.
+    """
+
+    __slots__ = (
+        "blocked",
+        "busy",
+        "inbox",
+        "job",
+        "job_revision",
+        "name",
+        "runs",
+        "schedule",
+        "started",
+        "state",
+        "state_revision",
+        "wake",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.job: Job | None = None
+        self.job_revision = 0
+        self.state: JobState | None = None
+        self.state_revision = 0
+        self.runs: dict[str, Held] | None = None
+        self.schedule: Schedule | None = None
+        self.started: dict[str, int] | None = None
+        self.wake = 0  # when the planner will look at it (wall time); 0: not planned
+        self.blocked = 0  # the due instant that can only be decided when it has come, or when something else has ended
+        self.busy = False  # a write about it is under way
+        self.inbox: list[object] | None = None
+
+    def set_job(self, job: Job | None, revision: int) -> None:
+        """Take over the specification that the store has now."""
+        self.job, self.job_revision = job, revision
+        self.schedule = schedule_of(job) if job else None
+
+    def set_run(self, run_id: str, run: Run | None, revision: int) -> None:
+        """Take over a live run that the store has now, or its end."""
+        if run is not None:
+            self.runs = self.runs or {}
+            self.runs[run_id] = Held(run, revision)
+        elif self.runs and self.runs.pop(run_id, None):
+            self.runs = self.runs or None
+
+    def live(self) -> Iterator[Run]:
+        """Go through the live runs."""
+        return (held.run for held in (self.runs or {}).values())
+
+    def next_due(self) -> int | None:
+        """Return the first due instant that was not decided yet."""
+        return due_after(self.job, self.schedule, self.state.cursor) if self.job and self.state else None
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether nothing is left of it."""
+        return self.job is None and not self.runs and not self.inbox and not self.busy
+
+
+class Draft:
+    """A desk as it is to become, and what is to be saved, told and answered along with it."""
+
+    __slots__ = ("answers", "births", "blocked", "desk", "job", "notices", "records", "runs", "schedule", "skipped", "state")
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.job = desk.job
+        self.state = desk.state
+        self.schedule = desk.schedule
+        self.runs: dict[str, Run] = {key: held.run for key, held in desk.runs.items()} if desk.runs else {}
+        self.blocked = 0
+        self.records: list[tuple[Record, bytes | None]] = []
+        self.births: list[Run] = []  # runs of other jobs: dependents
+        self.notices: list[Notice] = []
+        self.skipped: list[Skips] = []
+        self.answers: list[tuple[str, str]] = []  # (agent, execution id): results that are safe once this is committed
+
+    def due(self, cursor: int) -> int | None:
+        """Return the first due instant after a cursor."""
+        return due_after(self.job, self.schedule, cursor) if self.job else None
+
+    def started(self, execution: Execution) -> int:
+        """Return when an execution started, if its agent has said so; else 0."""
+        return execution.started_at or (self.desk.started or {}).get(execution.id, 0)
+
+    def put_job(self, job: Job | None) -> None:
+        """Replace the specification."""
+        self.job = job
+        self.schedule = schedule_of(job) if job else None
+
+    def put_run(self, run: Run) -> None:
+        """Replace a live run."""
+        self.runs[run.id] = run
+
+    def drop_run(self, run: Run) -> None:
+        """End a live run."""
+        del self.runs[run.id]
+
+    @property
+    def changed(self) -> bool:
+        """Tell whether anything is to be written."""
+        desk = self.desk
+        before = desk.runs or {}
+        return (
+            self.job is not desk.job
+            or self.state is not desk.state
+            or bool(self.births or self.notices)
+            or len(before) != len(self.runs)
+            or any(key not in before or before[key].run is not run for key, run in self.runs.items())
+        )

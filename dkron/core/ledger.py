@@ -1,0 +1,418 @@
+"""The life of a run, from its creation to its record, as pure decisions on a draft.
+
+::
+
+    (claimed) -> ARMED -> RUNNING -> SUCCEEDED | FAILED | STOPPED
+                   |         '-----> LOST            started, or may have; nobody can tell how it ended (R7)
+                   '---> REVOKED -> (ARMED elsewhere) | SKIPPED       surely not started
+    FAILED | LOST -> (WAITING -> ARMED ...)          another attempt, if the job asks for it
+
+A run is closed when all its executions are final: then it is counted, its dependents are born, and the outbox hears of it, all in
+the commit that ends it. Every final execution leaves a record, saved before that commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from dkron.core import policy
+from dkron.core.desk import Draft
+from dkron.core.membership import Members, Peer
+from dkron.core.messages import Outcome, Report, State
+from dkron.core.models import (
+    Execution,
+    Job,
+    Notice,
+    Reason,
+    Record,
+    Run,
+    Skips,
+    Status,
+    Trigger,
+    execution_id,
+    journal_of,
+)
+from dkron.core.selection import choose, wanted
+
+
+class World(NamedTuple):
+    """What a decision may depend on, besides the job itself.
+
+    `now` is reference time, `boot` the leader's boot clock at the same moment, `since` the reference time from which on this
+    leader could decide without a gap, `takeover` the boot time at which it saw its own leader key.
+    """
+
+    now: int
+    boot: int
+    since: int
+    takeover: int
+    fence: int
+    members: Members
+    random: Random
+    children: Callable[[str], Sequence[Job]]
+    notify: bool
+
+    def place(self, job: Job, count: int | None = None, without: frozenset[str] = frozenset()) -> list[Peer] | Reason:
+        """Choose the nodes that run a job now, or say why there are none."""
+        want = wanted(job.tags)
+        nodes = [peer for peer in self.members.matching(want.tags) if peer.name not in without]
+        if not nodes:
+            return Reason.NO_TARGET
+        roomy = [peer for peer in nodes if peer.has_room]
+        if not roomy:
+            return Reason.OVERLOADED
+        return choose(roomy, want.most if count is None else count, self.random) or Reason.NO_TARGET
+
+    def lease_end(self, agent: str) -> int:
+        """Return the reference time from which an unreachable incarnation surely starts nothing (R4)."""
+        return self.now + self.members.lease_end(agent, self.takeover) - self.boot
+
+    def silence(self, agent: str) -> int:
+        """Return for how long nothing was heard from an incarnation."""
+        return self.boot - self.members.heard(agent, self.takeover)
+
+
+def arm(run: Run, peers: Sequence[Peer], world: World, *, attempt: int = 1) -> tuple[Execution, ...]:
+    """Make executions for these targets, planned for the run's instant or, when that has passed, for now."""
+    start = max(run.group, world.now)
+    return tuple(
+        Execution(
+            id=execution_id(run.group, peer.name, run.uid, 1 + sum(e.node == peer.name for e in run.executions)),
+            node=peer.name,
+            agent=peer.agent,
+            attempt=attempt,
+            start_at=start,
+        )
+        for peer in peers
+    )
+
+
+def set_execution(draft: Draft, run: Run, execution: Execution) -> Run:
+    """Put one execution back into its run."""
+    changed = replace(run, executions=tuple(execution if e.id == execution.id else e for e in run.executions))
+    draft.put_run(changed)
+    return changed
+
+
+# --- what agents answer ---------------------------------------------------------------------------------------------------
+
+
+def report(draft: Draft, run_id: str, said: Report, world: World) -> None:
+    """Take an agent's answer about an execution (R8: what is final stays so)."""
+    run = draft.runs.get(run_id)
+    execution = next((e for e in run.executions if e.id == said.id), None) if run else None
+    if said.state is State.FINISHED:
+        draft.answers.append((said.agent, said.id))
+    if run is None or execution is None:
+        return
+    if execution.status.final:
+        if execution.status is Status.LOST and said.state in ENDED:
+            release(draft, run, execution)
+        return
+    if execution.agent == said.agent:
+        _heard(draft, run, execution, said, world)
+    elif journal_of(execution.agent) == journal_of(said.agent):
+        _heard_again(draft, run, execution, said, world)
+
+
+ENDED = frozenset({State.FINISHED, State.VOID, State.REFUSED})
+
+
+def _heard(draft: Draft, run: Run, execution: Execution, said: Report, world: World) -> None:
+    match said.state:
+        case State.RUNNING:
+            _running(draft, run, execution, said.started_at)
+        case State.FINISHED:
+            _finished(draft, run, execution, said, world)
+        case State.REFUSED if said.reason == Reason.OVERLOADED:
+            finish(draft, run, replace(execution, status=Status.SKIPPED, reason=said.reason, finished_at=world.now), world)
+        case State.REFUSED | State.VOID:
+            _not_started(draft, run, execution, said.reason, world)
+        case State.ARMED | State.UNKNOWN:
+            pass  # unknown: the order has not arrived yet; it is on its way, or will be asked again
+
+
+def _heard_again(draft: Draft, run: Run, execution: Execution, said: Report, world: World) -> None:
+    """Take the answer of a later incarnation over the same journal: the earlier one is dead (R5, R6)."""
+    match said.state:
+        case State.FINISHED:
+            _finished(draft, run, execution, said, world)
+        case State.UNKNOWN | State.VOID | State.REFUSED | State.ARMED:
+            _not_started(draft, run, execution, said.reason or "its worker was restarted before the start", world)
+        case State.RUNNING:
+            pass  # an incarnation runs only what it started itself
+
+
+def _running(draft: Draft, run: Run, execution: Execution, started_at: int) -> None:
+    """It has started: so an edit that meant to take it back lets the run stand (R10)."""
+    if execution.status is Status.ARMED:
+        run = set_execution(draft, run, replace(execution, status=Status.RUNNING, started_at=started_at))
+    if run.revoking:
+        draft.put_run(replace(run, revoking=False))
+
+
+OUTCOMES = {
+    Outcome.SUCCEEDED: Status.SUCCEEDED,
+    Outcome.FAILED: Status.FAILED,
+    Outcome.STOPPED: Status.STOPPED,
+    Outcome.LOST: Status.LOST,
+}
+
+
+def _finished(draft: Draft, run: Run, execution: Execution, said: Report, world: World) -> None:
+    ended = replace(
+        execution,
+        status=OUTCOMES[said.outcome],
+        started_at=said.started_at or draft.started(execution),
+        finished_at=said.finished_at or world.now,
+        reason=said.reason,
+    )
+    finish(draft, replace(run, revoking=False) if run.revoking else run, ended, world, said)
+
+
+def _not_started(draft: Draft, run: Run, execution: Execution, why: str, world: World) -> None:
+    """It surely has not started and will not: stopped, taken back, or ordered anew."""
+    if _stopped(run, execution):
+        finish(
+            draft, run, replace(execution, status=Status.STOPPED, reason="stopped before its start", finished_at=world.now), world
+        )
+    elif run.revoking:
+        _taken_back(draft, set_execution(draft, run, replace(execution, status=Status.REVOKED, reason=why)))
+    else:
+        retarget(draft, run, execution, why, world)
+
+
+def _stopped(run: Run, execution: Execution) -> bool:
+    return any(stop.execution in {"", execution.id} for stop in run.stops)
+
+
+def _taken_back(draft: Draft, run: Run) -> None:
+    """When every target has confirmed that it will not start, the instant may be decided again, in the same record (R10)."""
+    if all(e.status is Status.REVOKED for e in run.executions):
+        if _job_of(draft, run) is None:
+            draft.drop_run(run)
+        else:
+            draft.put_run(replace(run, revoking=False))
+
+
+# --- targets that are gone ------------------------------------------------------------------------------------------------
+
+
+def retarget(draft: Draft, run: Run, execution: Execution, why: str, world: World) -> None:
+    """Order what surely has not started anew: for a counted job on any node, else on the same one (R7)."""
+    job = _job_of(draft, run)
+    run = set_execution(draft, run, replace(execution, status=Status.REVOKED, reason=why))
+    peers = _substitutes(job, run, execution, world) if job else Reason.NO_TARGET
+    if job and world.now - run.group > policy.duration(job.catchup_window, "catchup_window"):
+        peers = Reason.MISSED
+    if isinstance(peers, Reason):
+        finish(draft, run, replace(execution, status=Status.SKIPPED, reason=peers, finished_at=world.now), world)
+        return
+    draft.put_run(replace(run, executions=run.executions + arm(run, peers, world, attempt=execution.attempt)))
+
+
+def _substitutes(job: Job, run: Run, execution: Execution, world: World) -> list[Peer] | Reason:
+    if wanted(job.tags).most is not None:
+        busy = frozenset(e.node for e in run.executions if not e.status.final)
+        return world.place(job, 1, busy)
+    same = world.members.get(execution.node)
+    nodes = world.members.matching(wanted(job.tags).tags)
+    return [same] if same is not None and same in nodes else Reason.NO_TARGET
+
+
+def unreachable(draft: Draft, run: Run, execution: Execution, world: World) -> None:
+    """Decide about an execution whose target is silent, or known dead without an answer (R5, R7)."""
+    job = _job_of(draft, run)
+    started = draft.started(execution)
+    end = world.lease_end(execution.agent)
+    if execution.status is Status.RUNNING or started:
+        patience = policy.duration(job.lost_after if job else "60s", "lost_after")
+        if world.silence(execution.agent) >= patience:
+            _lost(draft, run, execution, f"its node was not heard from for {patience // 1_000_000_000} s", world)
+    elif end <= world.now and execution.start_at >= end:
+        _not_started(draft, run, execution, "its node could not be reached", world)
+    elif end <= world.now:
+        _lost(draft, run, execution, "its node could not be reached around its start", world)
+
+
+def _lost(draft: Draft, run: Run, execution: Execution, why: str, world: World) -> None:
+    ended = replace(execution, status=Status.LOST, started_at=draft.started(execution), finished_at=world.now, reason=why)
+    finish(draft, replace(run, revoking=False) if run.revoking else run, ended, world)
+
+
+# --- the end --------------------------------------------------------------------------------------------------------------
+
+
+def finish(draft: Draft, run: Run, ended: Execution, world: World, said: Report | None = None) -> None:
+    """Make an execution final: record it, count it, and see what follows."""
+    job = _job_of(draft, run)
+    if job is None:
+        _finish_ghost(draft, set_execution(draft, run, ended))
+        return
+    if ended.status is Status.SKIPPED and all(e.status is Status.REVOKED or e.id == ended.id for e in run.executions):
+        skip(draft, job, Skips(reason=Reason(ended.reason), first=run.group, last=run.group))
+    else:
+        draft.records.append((record(run, ended, said), said.output if said else None))
+    again = policy.tries_again(job, run, ended)
+    run = set_execution(draft, run, replace(ended, retried=again))
+    _count(draft, ended)
+    if again:
+        run = _next_attempt(draft, run, ended, world)
+    if all(e.status.final for e in run.executions):
+        _close(draft, job, run, world)
+
+
+def _finish_ghost(draft: Draft, run: Run) -> None:
+    """End a run whose job was deleted: nothing is recorded any more."""
+    if all(e.status.final for e in run.executions):
+        draft.drop_run(run)
+
+
+def _job_of(draft: Draft, run: Run) -> Job | None:
+    """Return the run's job, unless it was deleted (and perhaps made anew under the same name)."""
+    return draft.job if draft.job is not None and draft.job.uid == run.uid else None
+
+
+def _count(draft: Draft, ended: Execution) -> None:
+    state = draft.state
+    assert state is not None
+    if ended.status is Status.SUCCEEDED:
+        draft.state = replace(state, success_count=state.success_count + 1, last_success=ended.finished_at)
+    elif ended.status in {Status.FAILED, Status.LOST}:
+        draft.state = replace(state, error_count=state.error_count + 1, last_error=ended.finished_at)
+
+
+def _next_attempt(draft: Draft, run: Run, ended: Execution, world: World) -> Run:
+    waiting = Execution(
+        id=execution_id(run.group, ended.node, run.uid, 1 + sum(e.node == ended.node for e in run.executions)),
+        node=ended.node,
+        agent=ended.agent,
+        attempt=ended.attempt + 1,
+        status=Status.WAITING,
+        start_at=world.now + policy.retry_delay(ended.attempt),
+    )
+    run = replace(run, executions=(*run.executions, waiting))
+    draft.put_run(run)
+    return run
+
+
+def _close(draft: Draft, job: Job, run: Run, world: World) -> None:
+    status = policy.verdict(run.executions)
+    assert draft.state is not None
+    if status and draft.state.status != status:
+        draft.state = replace(draft.state, status=status)
+    if world.notify and status:
+        draft.notices.append(_notice(job, run, status, world))
+    if status == "success":
+        _succeeded(draft, job, run, world)
+    if job.forbids_overlap and holds_slot(run):
+        draft.put_run(replace(run, closed=True))
+    else:
+        draft.drop_run(run)
+
+
+def _succeeded(draft: Draft, job: Job, run: Run, world: World) -> None:
+    """Let the dependents be born, each at most once for this run: they take its instant. A job that ran for once goes."""
+    children = world.children(job.name)
+    draft.births += [
+        Run(
+            job=child.name,
+            uid=child.uid,
+            group=run.group,
+            trigger=Trigger.PARENT,
+            decided_at=world.now,
+            fence=world.fence,
+            parent=run.id,
+        )
+        for child in children
+    ]
+    if job.ephemeral and not children:
+        draft.put_job(None)
+        draft.state = None
+
+
+def holds_slot(run: Run) -> bool:
+    """Tell whether something that was lost may still run."""
+    return any(e.status is Status.LOST and not e.gone for e in run.executions)
+
+
+def release(draft: Draft, run: Run, execution: Execution) -> None:
+    """Note that what was lost has ended, or never will start: it no longer holds the job's slot (R11)."""
+    run = set_execution(draft, run, replace(execution, gone=True))
+    if run.closed and not holds_slot(run):
+        draft.drop_run(run)
+
+
+def skip(draft: Draft, job: Job, skips: Skips) -> None:
+    """Record skipped instants; equal ones in a row are one record with count, first and last."""
+    state = draft.state
+    assert state is not None
+    row = state.skips
+    if row is not None and row.reason is skips.reason:
+        skips = replace(row, last=skips.last, count=row.count + skips.count, more=row.more or skips.more)
+    else:
+        end_skips(draft, job)
+    draft.state = replace(draft.state or state, skips=skips)
+    draft.skipped.append(skips)
+
+
+def end_skips(draft: Draft, job: Job) -> None:
+    """Send a complete row of skips to history."""
+    state = draft.state
+    if state is not None and state.skips is not None:
+        draft.records.append((skips_record(job, state.skips), None))
+        draft.state = replace(state, skips=None)
+
+
+def record(run: Run, ended: Execution, said: Report | None = None) -> Record:
+    """Return what history keeps of an execution."""
+    stop = next((stop for stop in run.stops if stop.execution in {"", ended.id}), None)
+    return Record(
+        id=ended.id,
+        job=run.job,
+        uid=run.uid,
+        group=run.group,
+        node=ended.node,
+        attempt=ended.attempt,
+        trigger=run.trigger,
+        status=ended.status,
+        reason=ended.reason,
+        scheduled_at=ended.start_at,
+        started_at=ended.started_at,
+        finished_at=ended.finished_at,
+        stopped_by=stop.by if stop and ended.status is Status.STOPPED else "",
+        output_size=said.output_size if said else 0,
+        output_cut=said.output_cut if said else False,
+    )
+
+
+def skips_record(job: Job, skips: Skips) -> Record:
+    """Return what history keeps of equal skips in a row: one record."""
+    return Record(
+        id=f"{skips.first}-skipped-{job.uid[:8]}",
+        job=job.name,
+        uid=job.uid,
+        group=skips.first,
+        status=Status.SKIPPED,
+        reason=skips.reason,
+        scheduled_at=skips.first,
+        finished_at=skips.last,
+        skips=skips,
+    )
+
+
+def _notice(job: Job, run: Run, status: str, world: World) -> Notice:
+    return Notice(
+        id=f"{run.id}-{job.name}",
+        job=job.name,
+        group=run.group,
+        trigger=run.trigger,
+        status=status,
+        executions=run.executions,
+        created_at=world.now,
+        owner_email=job.owner_email,
+    )

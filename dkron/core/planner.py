@@ -1,0 +1,208 @@
+"""Which instants are due, and what becomes of each: pure decisions on a draft.
+
+A job's cursor goes from due instant to due instant, never from now. An instant is decided up to `LOOKAHEAD` before it comes; what
+can only be known when it has come (a busy slot, a full or missing node) is decided then.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from dkron.core import ledger, policy
+from dkron.core.clock import MILLISECOND, SECOND
+from dkron.core.desk import Desk, Draft
+from dkron.core.ledger import World
+from dkron.core.membership import Peer
+from dkron.core.messages import LOOKAHEAD
+from dkron.core.models import Job, JobState, Reason, Run, Skips, Status, Trigger, run_id
+
+CLAIMS_A_WAKE = 100  # so that a long catch-up is written in pieces
+WORTH_A_COMMIT = 1 * SECOND  # a run that lasts this long is stored as running; a shorter one only as ended
+LOOK_AGAIN = 100 * MILLISECOND
+
+
+def wake(draft: Draft, world: World) -> None:
+    """Decide everything about a job that time makes due."""
+    for run in list(draft.runs.values()):
+        _tend(draft, run, world)
+    if draft.job is not None and draft.state is not None:
+        _catch_up(draft, draft.job, world)
+        _claim(draft, world, world.now + LOOKAHEAD)
+
+
+def next_wake(desk: Desk, now: int) -> int:
+    """Return when to look at a job again (reference time); 0 if nothing is to come by itself."""
+    times = [_claim_time(desk, now)] if desk.job else []
+    for run in desk.live():
+        if undecided(run) or run.closed:
+            times.append(now + LOOK_AGAIN)
+        times += [max(e.start_at, now + LOOK_AGAIN) for e in run.executions if e.status is Status.WAITING]
+    if desk.started:
+        times.append(min(desk.started.values()) + WORTH_A_COMMIT)
+    return max(min((t for t in times if t), default=0), 0)
+
+
+def _claim_time(desk: Desk, now: int) -> int:
+    due = desk.next_due()
+    if due is None:
+        return 0
+    if due == desk.blocked:
+        return due if due > now else now + LOOK_AGAIN
+    return due - LOOKAHEAD
+
+
+def undecided(run: Run) -> bool:
+    """Tell whether a run still has no targets: none was chosen, or all were taken back."""
+    return not run.revoking and all(e.status is Status.REVOKED for e in run.executions)
+
+
+# --- what lives -----------------------------------------------------------------------------------------------------------
+
+
+def _tend(draft: Draft, run: Run, world: World) -> None:
+    """See to one live run: decide it if it waits for that, start its retries, give up what is gone."""
+    _release_silent(draft, run, world)
+    if run.closed:
+        return
+    if undecided(run):
+        _decide_waiting(draft, run, world)
+        return
+    for execution in run.executions:
+        current = draft.runs.get(run.id)
+        if current is None:
+            return
+        if execution.status is Status.WAITING and execution.start_at <= world.now:
+            _retry(draft, current, execution.id, world)
+        elif execution.status in {Status.ARMED, Status.RUNNING}:
+            _store_start(draft, current, execution.id, world)
+            ledger.unreachable(draft, draft.runs[run.id], execution, world)
+
+
+def _store_start(draft: Draft, run: Run, execution_id: str, world: World) -> None:
+    started = (draft.desk.started or {}).get(execution_id, 0)
+    execution = next(e for e in run.executions if e.id == execution_id)
+    if started and execution.status is Status.ARMED and (run.revoking or world.now - started >= WORTH_A_COMMIT):
+        ledger.set_execution(draft, run, replace(execution, status=Status.RUNNING, started_at=started))
+
+
+def _retry(draft: Draft, run: Run, execution_id: str, world: World) -> None:
+    """Order a retry: on the same node if it is there, for a counted job else on another."""
+    waiting = next(e for e in run.executions if e.id == execution_id)
+    if draft.job is not None and draft.job.forbids_overlap and ledger.holds_slot(run):
+        return  # the lost attempt may still run (R11)
+    peer = world.members.get(waiting.node)
+    if peer is not None and peer.linked and peer.has_room:
+        armed = replace(waiting, status=Status.ARMED, agent=peer.agent, start_at=world.now)
+        ledger.set_execution(draft, run, armed)
+    else:
+        ledger.retarget(draft, run, waiting, "its node is not there for the retry", world)
+
+
+def _release_silent(draft: Draft, run: Run, world: World) -> None:
+    """Free the slot of what was lost long enough ago that its agent has killed it by itself, or is known dead (R11)."""
+    patience = policy.duration(draft.job.lost_after if draft.job else "60s", "lost_after")
+    for execution in run.executions:
+        if execution.status is not Status.LOST or execution.gone or run.id not in draft.runs:
+            continue
+        if world.members.replaced(execution.agent, execution.node) or world.silence(execution.agent) >= patience:
+            ledger.release(draft, draft.runs[run.id], execution)
+
+
+def _decide_waiting(draft: Draft, run: Run, world: World) -> None:
+    """Decide a run without targets: born of its parent's success, asked for, or taken back by an edit."""
+    job = draft.job
+    if job is None or job.uid != run.uid or not _still_due(draft, job, run, world):
+        draft.drop_run(run)
+        return
+    others = job.forbids_overlap and any(other.id != run.id and other.uid == run.uid for other in draft.runs.values())
+    placed = Reason.OVERLAP if others else world.place(job)
+    if isinstance(placed, Reason):
+        draft.drop_run(run)
+        ledger.skip(draft, job, Skips(reason=placed, first=run.group, last=run.group))
+    else:
+        create(draft, job, run, placed, world)
+
+
+def _still_due(draft: Draft, job: Job, run: Run, world: World) -> bool:
+    if run.trigger is Trigger.SCHEDULE:
+        return draft.due(run.group - 1) == run.group
+    return run.trigger is Trigger.MANUAL or (not job.disabled and _within(job, world.now))
+
+
+def _within(job: Job, now: int) -> bool:
+    return (job.starts_at is None or now >= job.starts_at) and (job.expires_at is None or now <= job.expires_at)
+
+
+# --- what is due ----------------------------------------------------------------------------------------------------------
+
+
+def _catch_up(draft: Draft, job: Job, world: World) -> None:
+    """Treat what fell due while nothing could decide by the job's policy."""
+    state = draft.state
+    assert state is not None
+    first = draft.due(state.cursor)
+    if first is None or first > world.since:
+        return
+    plan = policy.catch_up(job, draft.due, state.cursor, world.since)
+    if plan.missed:
+        ledger.skip(draft, job, plan.missed)
+    if plan.cursor > state.cursor and draft.state is not None:
+        draft.state = replace(draft.state, cursor=plan.cursor)
+
+
+def _claim(draft: Draft, world: World, until: int) -> None:
+    """Decide the due instants up to `until`, in order, as far as they can be decided."""
+    for _ in range(CLAIMS_A_WAKE):
+        job, state = draft.job, draft.state
+        if job is None or state is None:
+            return
+        instant = draft.due(state.cursor)
+        if instant is None or instant > until:
+            return
+        if not _take(draft, job, state, instant, world):
+            draft.blocked = instant
+            return
+
+
+def _take(draft: Draft, job: Job, state: JobState, instant: int, world: World) -> bool:
+    """Decide one due instant; False if that has to wait."""
+    if run_id(instant, job.uid) not in draft.runs:  # an edit may have taken it back: then it is decided again in place (R10)
+        reason = _claimed(draft, job, instant, world)
+        if reason is not None:
+            if instant > world.now:
+                return False
+            ledger.skip(draft, job, Skips(reason=reason, first=instant, last=instant))
+    draft.state = replace(draft.state or state, cursor=instant)
+    return True
+
+
+def _claimed(draft: Draft, job: Job, instant: int, world: World) -> Reason | None:
+    """Create the run of an instant, or tell why it cannot be."""
+    late = world.now - instant
+    if instant > world.since and late > policy.duration(job.start_deadline, "start_deadline"):
+        return Reason.OVERLOADED
+    if job.forbids_overlap and _occupied(draft, job):
+        return Reason.OVERLAP
+    placed = world.place(job)
+    if isinstance(placed, Reason):
+        return placed
+    create(draft, job, Run(job=job.name, uid=job.uid, group=instant), placed, world)
+    return None
+
+
+def _occupied(draft: Draft, job: Job) -> bool:
+    return any(run.uid == job.uid for run in draft.runs.values())
+
+
+def create(draft: Draft, job: Job, run: Run, peers: list[Peer], world: World) -> None:
+    """Create a run with its targets; a row of skips before it is now complete, and goes to history."""
+    executions = ledger.arm(run, peers, world)
+    draft.put_run(replace(run, executions=executions, decided_at=world.now, fence=world.fence))
+    ledger.end_skips(draft, job)
+
+
+def settle_dues(draft: Draft, world: World) -> None:
+    """Decide what is due up to now by the specification as it stands, before an edit changes it."""
+    if draft.job is not None and draft.state is not None:
+        _catch_up(draft, draft.job, world)
+        _claim(draft, world, world.now)

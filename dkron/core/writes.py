@@ -1,0 +1,153 @@
+"""The leader's writes: many jobs' changes in one fenced transaction (R1), each with a definite outcome (R2).
+
+What comes while transactions are under way waits for one of them to end, so groups grow with the load and an idle leader
+writes at once. Never are two writes of one job under way: its desk is busy until the first is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple
+
+from dkron.core.clock import MILLISECOND, Clock
+from dkron.core.errors import GuardFailedError, OutcomeUnknownError, StoreError
+from dkron.core.interfaces import Coordinator
+
+MOST_KEYS = 126  # of 127 guarded writes; one guard is the fence
+MOST_BYTES = 900_000  # of 1 MiB
+IN_FLIGHT = 4
+SEND_AGAIN = 100 * MILLISECOND
+
+Done = Callable[[int, StoreError | None], None]
+
+
+class Write(NamedTuple):
+    """One job's change: every key that it writes is guarded by the revision that the decision was made on."""
+
+    guards: dict[str, int]
+    puts: dict[str, bytes]
+    deletes: list[str]
+    done: Done
+
+    @property
+    def size(self) -> int:
+        """Count its bytes, roughly."""
+        return sum(map(len, self.puts.values())) + 64 * len(self.guards)
+
+
+class Writer:
+    """Groups writes under one fence until it is closed.
+
+    Args:
+        coordinator: where to.
+        clock: for the time at which calls are issued.
+        fence: the leader key and its mod revision.
+        confirmed: called with the boot time of issue of each call that succeeded under the fence (R4).
+    """
+
+    def __init__(self, coordinator: Coordinator, clock: Clock, fence: tuple[str, int], confirmed: Callable[[int], None]) -> None:
+        self._coordinator = coordinator
+        self._clock = clock
+        self._fence = fence
+        self._confirmed = confirmed
+        self._waiting: list[Write] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._closed = False
+
+    def submit(self, write: Write) -> None:
+        """Take a write in; `done(revision, None)` or `done(0, error)` follows, unless the writer is closed first."""
+        self._waiting.append(write)
+        if not self._scheduled and len(self._tasks) < IN_FLIGHT:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._start)
+
+    async def close(self) -> None:
+        """Start nothing more; let what is under way end, or give it up if the store does not answer."""
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start(self) -> None:
+        self._scheduled = False
+        while self._waiting and len(self._tasks) < IN_FLIGHT and not self._closed:
+            task = asyncio.get_running_loop().create_task(self._write(self._group()))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._start()
+
+    def _group(self) -> list[Write]:
+        keys = size = taken = 0
+        for write in self._waiting:
+            keys += len(write.guards)
+            size += write.size
+            if taken and (keys > MOST_KEYS or size > MOST_BYTES):
+                break
+            taken += 1
+        group, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        return group
+
+    async def _write(self, group: list[Write]) -> None:
+        try:
+            revision = await self._definite(group)
+        except GuardFailedError as error:
+            if len(group) == 1:
+                group[0].done(0, error)
+            for write in group if len(group) > 1 else ():  # one of them is to blame, the others are not
+                await self._write([write])
+        except StoreError as error:
+            for write in group:
+                write.done(0, error)
+        else:
+            for write in group:
+                write.done(revision, None)
+
+    async def _definite(self, group: list[Write]) -> int:
+        """Commit; without an answer send the same again until there is one."""
+        guards = dict([self._fence])
+        puts: dict[str, bytes] = {}
+        deletes: list[str] = []
+        for write in group:
+            guards.update(write.guards)
+            puts.update(write.puts)
+            deletes += write.deletes
+        unknown = False
+        while True:
+            issued = self._clock.boot()
+            try:
+                revision = await self._coordinator.commit(guards, puts, deletes)
+            except GuardFailedError:
+                if not unknown or (revision := await self._applied(puts, deletes)) == 0:
+                    raise
+                return revision
+            except OutcomeUnknownError:
+                unknown = True
+            except StoreError:
+                if not unknown:
+                    raise
+            else:
+                self._confirmed(issued)
+                return revision
+            await self._clock.sleep(SEND_AGAIN)
+
+    async def _applied(self, puts: dict[str, bytes], deletes: list[str]) -> int:
+        """Return the revision of an own write whose answer was lost; 0 if it is not there.
+
+        Under the fence nobody else writes these keys, so equal bytes are the own ones.
+        """
+        revisions = set()
+        for key, value in {self._fence[0]: None, **puts, **dict.fromkeys(deletes)}.items():
+            entry = next((e for e in (await self._coordinator.range(key)).entries if e.key == key), None)
+            if key == self._fence[0]:
+                if entry is None or entry.revision != self._fence[1]:
+                    return 0
+            elif (entry.value if entry else None) != value:
+                return 0
+            elif entry:
+                revisions.add(entry.revision)
+        return max(revisions, default=self._fence[1])
