@@ -44,50 +44,68 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 @hookspec
 def dkron_register_executors(settings: PluginSettings) -> Iterable[Executor]:
-    """Bring executors. Called once, when a worker or a server starts.
+    """Bring executors.
 
-    If it raises, its executors are missing, `dkron plugins` says why, and all else goes on.
+    Called once, when a worker or a server starts: the worker runs them, the server checks jobs against their configuration.
+    If it raises, its executors are missing, the log and `dkron plugins` say why, and all else goes on.
     """
     raise AssertionError(settings)
 
 
 @hookspec
 def dkron_register_coordinators(settings: PluginSettings) -> Mapping[str, Callable[[StoreOptions], Coordinator]]:
-    """Bring coordinators, by URL scheme (`sqlite`, `etcd`). Called once, when a server starts."""
+    """Bring coordinators, by URL scheme (`sqlite`, `etcd`).
+
+    Called once, when a server starts; the factory of the scheme in use is called once, and then the coordinator's `open`.
+    If it raises, its schemes are missing, and a server that needs one of them says so and ends.
+    """
     raise AssertionError(settings)
 
 
 @hookspec
 def dkron_register_result_stores(settings: PluginSettings) -> Mapping[str, Callable[[StoreOptions], ResultStore]]:
-    """Bring result stores, by URL scheme. Called once, when a server starts.
+    """Bring result stores, by URL scheme.
 
     The coordinator's scheme chooses the result store, unless the config key `result-store` names another.
+    Called once, when a server starts. If it raises, its schemes are missing, as for coordinators.
     """
     raise AssertionError(settings)
 
 
 @hookspec
 def dkron_register_notifiers(settings: PluginSettings) -> Iterable[Notifier]:
-    """Bring notifiers. Called once, when a server starts; the leader feeds them from the outbox."""
+    """Bring notifiers.
+
+    Called once, when a server starts; the leader feeds them from the outbox, each run at least once.
+    If it raises, its notifiers are missing, and all else goes on.
+    """
     raise AssertionError(settings)
 
 
 @hookspec
 def dkron_run_finished(notice: Notice) -> None:
-    """Hear of a run that ended. Called on the leader after the end is durable; at most once; must not block.
+    """Hear of a run that ended.
 
-    For what must not be missed, bring a notifier.
+    Called on the leader after the end is durable, at most once: for what must not be missed, bring a notifier.
+    Like every event hook it has a thread of its own, where it gets one event at a time, in order; if it raises or takes longer
+    than 10 ms, the log says so, at most once a minute; when 10,000 events wait for it, new ones are dropped.
     """
     raise AssertionError(notice)
 
 
 @hookspec
 def dkron_run_skipped(job: str, skips: Skips) -> None:
-    """Hear of a due instant that was skipped, with its reason and the count of equal ones before it. Called on the leader."""
+    """Hear of a due instant that was skipped, with its reason and the count of equal ones before it.
+
+    Called on the leader after the skip is durable, at most once.
+    """
     raise AssertionError(job, skips)
 
 
 @hookspec
 def dkron_leadership_changed(leader: str, term: int) -> None:
-    """Hear that another server leads, or ("") that none does. Called on every server."""
+    """Hear that another server leads, or ("") that none does.
+
+    Called on every server; `term` grows with each leader.
+    """
     raise AssertionError(leader, term)
