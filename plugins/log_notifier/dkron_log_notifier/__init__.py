@@ -1,4 +1,4 @@
-"""Writes one structured log line for each finished run."""
+"""Writes one structured log line for each finished run, and for each that was skipped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from typing import Any, Final
 
 from dkron.core.clock import SECOND, rfc3339
-from dkron.core.models import Execution, Notice
+from dkron.core.models import Execution, Notice, Skips
 from dkron.plugins import PluginSettings, hookimpl
 
 _LOG: Final = logging.getLogger("dkron.runs")
@@ -27,6 +27,21 @@ class LogNotifier:
 def dkron_register_notifiers(settings: PluginSettings) -> list[LogNotifier]:  # noqa: ARG001 - there is nothing to set
     """Bring the notifier."""
     return [LogNotifier()]
+
+
+@hookimpl
+def dkron_run_skipped(job: str, skips: Skips) -> None:
+    """Write a line about a due instant that was skipped."""
+    more = f", {skips.count} in a row" if skips.count > 1 else ""
+    fields = {
+        "job": job,
+        "group": rfc3339(skips.last),
+        "trigger": "schedule",
+        "status": "skipped",
+        "reason": skips.reason.value,
+        "count": skips.count,
+    }
+    _LOG.warning("%s: skipped (%s), due %s%s", job, skips.reason.value, rfc3339(skips.last), more, extra=fields)
 
 
 def _sentence(notice: Notice) -> str:

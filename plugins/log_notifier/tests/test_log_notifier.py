@@ -6,10 +6,10 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
-from dkron_log_notifier import LogNotifier
+from dkron_log_notifier import LogNotifier, dkron_run_skipped
 
 from dkron.core.clock import MILLISECOND, SECOND
-from dkron.core.models import Execution, Notice, Status, Trigger
+from dkron.core.models import Execution, Notice, Reason, Skips, Status, Trigger
 from dkron.plugins import PluginSettings
 
 DUE = 1_764_000_000 * SECOND  # 2025-11-24T16:00:00Z
@@ -92,6 +92,18 @@ async def test_every_node_is_named(caplog: pytest.LogCaptureFixture) -> None:
     record = await written(caplog, notice(execution("db1"), execution("db2", started_at=DUE + SECOND)))
     assert "on db1 in 1.204 s, db2 in 0.207 s" in record.getMessage()
     assert vars(record)["lateness"] == 1.0
+
+
+def test_a_skip_is_one_line_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    dkron_run_skipped("backup", Skips(Reason.OVERLAP, first=DUE, last=DUE))
+    dkron_run_skipped("backup", Skips(Reason.OVERLAP, first=DUE, last=DUE + 60 * SECOND, count=2))
+    assert [record.getMessage() for record in caplog.records] == [
+        "backup: skipped (overlap), due 2025-11-24T16:00:00Z",
+        "backup: skipped (overlap), due 2025-11-24T16:01:00Z, 2 in a row",
+    ]
+    fields = vars(caplog.records[1])
+    assert (fields["job"], fields["status"], fields["reason"], fields["count"]) == ("backup", "skipped", "overlap", 2)
+    assert fields["group"] == "2025-11-24T16:01:00Z"
 
 
 def test_it_comes_in_by_the_entry_point() -> None:
