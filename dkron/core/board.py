@@ -7,7 +7,7 @@ echoes; when it stops leading it lists everything again. All values are JSON.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,7 @@ from dkron.core.models import Job, JobState, Notice, Run
 PREFIX = "c/"
 LEADER = "c/leader"
 CLUSTER = "c/cluster"
+EXECUTORS = "c/executors"
 JOBS, STATE, RUNS, OUTBOX = "c/jobs/", "c/state/", "c/runs/", "c/outbox/"
 OWN = (JOBS, STATE, RUNS, OUTBOX)  # written by the leader alone
 
@@ -61,6 +62,8 @@ class Board:
         self.leader_revision = 0
         self.cluster: Cluster | None = None
         self.cluster_revision = 0
+        self.executors: dict[str, dict[str, Any]] = {}  # with the schema of each: what nodes told, so that jobs can be checked
+        self.executors_revision = 0
         self.outbox: dict[str, tuple[Notice, int]] = {}
         self.open: dict[str, set[Place]] = {}  # by node: live runs with an execution there
         self._children: dict[str, set[str]] = {}
@@ -114,11 +117,13 @@ class Board:
     def set_job(self, name: str, job: Job | None, revision: int) -> None:
         """Take over a specification."""
         desk = self.desk(name)
-        if desk.job and desk.job.parent_job:
-            self._children.get(desk.job.parent_job, set()).discard(name)
+        before, after = desk.job.parent_job if desk.job else "", job.parent_job if job else ""
         desk.set_job(job, revision)
-        if job and job.parent_job:
-            self._children.setdefault(job.parent_job, set()).add(name)
+        if before != after:
+            self._children.get(before, set()).discard(name)
+            self._children.setdefault(after, set()).add(name)
+            for parent in filter(None, (before, after)):
+                self.on_change(parent)
         self.tidy(desk)
 
     def set_state(self, name: str, state: JobState | None, revision: int) -> None:
@@ -160,6 +165,9 @@ class Board:
             self.leader, self.leader_revision = (_leader(value), revision) if value else (None, 0)
         elif key == CLUSTER and value:
             self.cluster, self.cluster_revision = _cluster(value), revision
+
+        elif key == EXECUTORS and value:
+            self.executors, self.executors_revision = msgspec.json.decode(value), revision
 
     def _set_notice(self, notice_id: str, value: bytes | None, revision: int) -> None:
         if value is None:

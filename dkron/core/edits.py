@@ -60,7 +60,8 @@ def delete(draft: Draft, world: World) -> None:
 def _take_back(draft: Draft, world: World) -> None:
     for run in list(draft.runs.values()):
         later = run.trigger is Trigger.SCHEDULE and run.group > world.now
-        if later and not any(draft.started(e) or e.status is not Status.ARMED for e in run.executions):
+        live = [e for e in run.executions if e.status is not Status.REVOKED]
+        if live and later and all(e.status is Status.ARMED and not draft.started(e) for e in live):
             draft.put_run(replace(run, revoking=True))
 
 

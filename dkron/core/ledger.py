@@ -20,6 +20,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from dkron.core import policy
+from dkron.core.clock import SECOND
 from dkron.core.desk import Draft
 from dkron.core.membership import Members, Peer
 from dkron.core.messages import Outcome, Report, State
@@ -37,6 +38,8 @@ from dkron.core.models import (
     journal_of,
 )
 from dkron.core.selection import choose, wanted
+
+SETTLING = 3 * SECOND  # how long after a takeover a missing node does not yet count as missing
 
 
 class World(NamedTuple):
@@ -66,6 +69,11 @@ class World(NamedTuple):
         if not roomy:
             return Reason.OVERLOADED
         return choose(roomy, want.most if count is None else count, self.random) or Reason.NO_TARGET
+
+    @property
+    def settled(self) -> bool:
+        """Tell whether the nodes that are there have had the time to find this leader."""
+        return self.boot - self.takeover >= SETTLING
 
     def lease_end(self, agent: str) -> int:
         """Return the reference time from which an unreachable incarnation surely starts nothing (R4)."""
@@ -105,7 +113,7 @@ def report(draft: Draft, run_id: str, said: Report, world: World) -> None:
     """Take an agent's answer about an execution (R8: what is final stays so)."""
     run = draft.runs.get(run_id)
     execution = next((e for e in run.executions if e.id == said.id), None) if run else None
-    if said.state is State.FINISHED:
+    if said.state in ENDED:
         draft.answers.append((said.agent, said.id))
     if run is None or execution is None:
         return
@@ -209,6 +217,8 @@ def retarget(draft: Draft, run: Run, execution: Execution, why: str, world: Worl
     peers = _substitutes(job, run, execution, world) if job else Reason.NO_TARGET
     if job and world.now - run.group > policy.duration(job.catchup_window, "catchup_window"):
         peers = Reason.MISSED
+    if peers is Reason.NO_TARGET and not world.settled and all(e.status is Status.REVOKED for e in run.executions):
+        return  # it is decided again in a moment
     if isinstance(peers, Reason):
         finish(draft, run, replace(execution, status=Status.SKIPPED, reason=peers, finished_at=world.now), world)
         return
@@ -232,7 +242,7 @@ def unreachable(draft: Draft, run: Run, execution: Execution, world: World) -> N
     if execution.status is Status.RUNNING or started:
         patience = policy.duration(job.lost_after if job else "60s", "lost_after")
         if world.silence(execution.agent) >= patience:
-            _lost(draft, run, execution, f"its node was not heard from for {patience // 1_000_000_000} s", world)
+            _lost(draft, run, execution, f"its node was not heard from for {patience // SECOND} s", world)
     elif end <= world.now and execution.start_at >= end:
         _not_started(draft, run, execution, "its node could not be reached", world)
     elif end <= world.now:

@@ -116,6 +116,8 @@ def _decide_waiting(draft: Draft, run: Run, world: World) -> None:
         return
     others = job.forbids_overlap and any(other.id != run.id and other.uid == run.uid for other in draft.runs.values())
     placed = Reason.OVERLAP if others else world.place(job)
+    if placed is Reason.NO_TARGET and not world.settled:
+        return
     if isinstance(placed, Reason):
         draft.drop_run(run)
         ledger.skip(draft, job, Skips(reason=placed, first=run.group, last=run.group))
@@ -169,7 +171,7 @@ def _take(draft: Draft, job: Job, state: JobState, instant: int, world: World) -
     if run_id(instant, job.uid) not in draft.runs:  # an edit may have taken it back: then it is decided again in place (R10)
         reason = _claimed(draft, job, instant, world)
         if reason is not None:
-            if instant > world.now:
+            if instant > world.now or (reason is Reason.NO_TARGET and not world.settled):
                 return False
             ledger.skip(draft, job, Skips(reason=reason, first=instant, last=instant))
     draft.state = replace(draft.state or state, cursor=instant)
@@ -179,7 +181,7 @@ def _take(draft: Draft, job: Job, state: JobState, instant: int, world: World) -
 def _claimed(draft: Draft, job: Job, instant: int, world: World) -> Reason | None:
     """Create the run of an instant, or tell why it cannot be."""
     late = world.now - instant
-    if instant > world.since and late > policy.duration(job.start_deadline, "start_deadline"):
+    if instant > world.since and world.settled and late > policy.duration(job.start_deadline, "start_deadline"):
         return Reason.OVERLOADED
     if job.forbids_overlap and _occupied(draft, job):
         return Reason.OVERLAP
@@ -196,7 +198,7 @@ def _occupied(draft: Draft, job: Job) -> bool:
 
 def create(draft: Draft, job: Job, run: Run, peers: list[Peer], world: World) -> None:
     """Create a run with its targets; a row of skips before it is now complete, and goes to history."""
-    executions = ledger.arm(run, peers, world)
+    executions = run.executions + ledger.arm(run, peers, world)  # after those that an edit took back
     draft.put_run(replace(run, executions=executions, decided_at=world.now, fence=world.fence))
     ledger.end_skips(draft, job)
 

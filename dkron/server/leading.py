@@ -1,0 +1,107 @@
+"""Follows the store, stands for election, and leads: the one long story of a server, told again from the start after a fault."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from dkron.core.board import PREFIX, Board
+from dkron.core.clock import MILLISECOND, Clock
+from dkron.core.election import Election, Leadership
+from dkron.core.errors import StoreError
+from dkron.core.interfaces import Coordinator
+from dkron.core.scheduler import Scheduler
+from dkron.server.outbox import Outbox
+
+AGAIN: Final = 500 * MILLISECOND
+RESIGNING: Final = 2.0  # seconds at most, on the way out
+
+log = logging.getLogger(__name__)
+
+
+class Leading:
+    """Keeps the board warm and this server in the race; `ready` is set while it can say what the cluster's state is."""
+
+    def __init__(
+        self,
+        *,
+        coordinator: Coordinator,
+        clock: Clock,
+        board: Board,
+        election: Election,
+        scheduler: Scheduler,
+        outbox: Outbox,
+        changed: Callable[[str, int], None],
+    ) -> None:
+        self._coordinator = coordinator
+        self._clock = clock
+        self._board = board
+        self._election = election
+        self._scheduler = scheduler
+        self._outbox = outbox
+        self._changed = changed
+        self._moved = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.trouble = "the server is starting"
+
+    async def run(self) -> None:
+        """Go on until cancelled; then resign."""
+        while True:
+            try:
+                self._board.load(await self._coordinator.range(PREFIX))
+                self.ready.set()
+                self.trouble = ""
+                await self._first(self._watch(), self._stand())
+            except StoreError as error:
+                self.trouble = str(error)
+                log.warning("the store: %s", error)
+            self.ready.clear()
+            await self._clock.sleep(AGAIN)
+
+    async def _watch(self) -> None:
+        async for changes in self._coordinator.watch(PREFIX, self._board.revision):
+            leader = self._board.leader
+            self._board.apply(changes, leading=self._scheduler.leads)
+            if self._board.leader != leader:
+                self._tell()
+            self._moved.set()
+
+    async def _stand(self) -> None:
+        """Stand whenever the leader key is free, and lead as long as it is ours."""
+        while True:
+            self._moved.clear()
+            if self._election.may_stand() and (leadership := await self._election.stand()):
+                await self._lead(leadership)
+                return  # what others wrote meanwhile is to be listed anew
+            await self._moved.wait()
+
+    async def _lead(self, leadership: Leadership) -> None:
+        keeping = asyncio.create_task(self._election.keep(leadership))
+        try:
+            while self._board.leader_revision < leadership.fence:  # act only on a board that has seen the own key
+                self._moved.clear()
+                await self._moved.wait()
+            log.info("this server leads, in term %d", leadership.term)
+            await self._first(keeping, self._scheduler.run(leadership), self._outbox.run(leadership.fence))
+        finally:
+            keeping.cancel()
+            log.info("this server leads no longer")
+            await asyncio.wait([asyncio.create_task(self._election.resign(leadership))], timeout=RESIGNING)
+
+    def _tell(self) -> None:
+        leader = self._board.leader
+        self._changed(leader.server if leader else "", leader.term if leader else 0)
+
+    async def _first(self, *work: Coroutine[Any, Any, None] | asyncio.Task[None]) -> None:
+        """Run these together until the first ends, then end the others; its error is ours."""
+        tasks = [part if isinstance(part, asyncio.Task) else asyncio.create_task(part) for part in work]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            await task

@@ -1,0 +1,78 @@
+"""What agents say, brought to the core: members come and go, executions report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from dkron.core.board import Board
+from dkron.core.clock import Clock
+from dkron.core.membership import Members
+from dkron.core.messages import Goodbye, Heartbeat, Hello, Report, Welcome
+from dkron.core.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+
+class CoreListener:
+    """The hub's listener.
+
+    Args:
+        server: this server's name.
+        servers: the servers of the cluster, with their link addresses.
+        newcomer: called when a node has come that may bring new executors.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: str,
+        clock: Clock,
+        board: Board,
+        members: Members,
+        scheduler: Scheduler,
+        servers: Callable[[], list[tuple[str, str]]],
+        newcomer: Callable[[], None],
+    ) -> None:
+        self._server = server
+        self._clock = clock
+        self._board = board
+        self._members = members
+        self._scheduler = scheduler
+        self._servers = servers
+        self._newcomer = newcomer
+
+    def hello(self, hello: Hello, address: str, port: int) -> Welcome | Goodbye:
+        """Take an agent in, if it belongs to this cluster."""
+        cluster = self._board.cluster
+        if cluster is None:
+            return Goodbye("this server has not reached its store yet; come back")
+        if hello.cluster and hello.cluster != cluster.id:
+            return Goodbye(f"the agent belongs to cluster {hello.cluster}, this server to {cluster.id}", retry=False)
+        peer = self._members.hello(hello, address, port, boot=self._clock.boot(), wall=self._clock.wall())
+        peer.open = self._board.open.setdefault(hello.node, set())
+        return Welcome(cluster.id, self._server, self._servers(), self._scheduler.term, self._board.revision)
+
+    def joined(self, agent: str) -> None:
+        """Ask an agent whose link is open now about what lives on its node."""
+        if peer := self._members.agent(agent):
+            log.info("node %s is here: %s", peer.name, peer.address)
+            self._scheduler.hello(peer)
+            self._newcomer()
+
+    def heartbeat(self, agent: str, beat: Heartbeat) -> None:
+        """Note that an agent is alive, and keep its start lease so."""
+        boot = self._clock.boot()
+        self._members.heartbeat(agent, beat, boot=boot, wall=self._clock.wall())
+        self._scheduler.heartbeat(agent, beat, boot)
+
+    def report(self, agent: str, said: Report) -> None:
+        """Take an answer about an execution."""
+        self._members.frame(agent, self._clock.boot())
+        self._scheduler.report(said)
+
+    def closed(self, agent: str, reason: str, *, left: bool) -> None:
+        """Note that a link was closed."""
+        if peer := self._members.agent(agent):
+            log.info("node %s %s: %s", peer.name, "left" if left else "is not linked any more", reason)
+        self._members.closed(agent, left=left)

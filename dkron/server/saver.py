@@ -1,0 +1,115 @@
+"""Keeps records of what has ended, in batches, before the commit that makes each of them final; and sweeps old ones."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final
+
+from dkron.core.clock import MILLISECOND, SECOND, Clock
+from dkron.core.errors import StoreError
+from dkron.core.interfaces import ResultStore, Retention
+from dkron.core.models import Record
+
+PATIENCE: Final = 5 * SECOND  # how long a commit waits for a store of results that fails
+TRY_AGAIN: Final = 250 * MILLISECOND
+BATCH: Final = 500
+BACKLOG: Final = 10_000  # records that wait in memory for a store that fails; beyond it the oldest are given up
+OVER: Final = 5  # a job is swept when it has a fifth more than is kept
+FEWEST: Final = 10
+
+Result = tuple[Record, bytes | None]
+log = logging.getLogger(__name__)
+
+
+class ResultSaver:
+    """Saves in the order of arrival. A store that fails holds runs up for `PATIENCE`, then only its own records wait."""
+
+    def __init__(self, results: ResultStore, clock: Clock, retention: Retention) -> None:
+        self._results = results
+        self._clock = clock
+        self._retention = retention
+        self._waiting: deque[tuple[list[Result], Callable[[], None]]] = deque()
+        self._backlog: deque[Result] = deque(maxlen=BACKLOG)
+        self._saved: Counter[str] = Counter()
+        self._swept_at = max(FEWEST, retention.records // OVER)
+        self._task: asyncio.Task[None] | None = None
+        self._chores: set[asyncio.Task[object]] = set()
+
+    def save(self, records: list[Result], done: Callable[[], None]) -> None:
+        """Save these; then call `done`."""
+        self._waiting.append((records, done))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def forget(self, job: str) -> None:
+        """Delete the history of a job that is gone."""
+        self._chore(self._results.delete(job), f"the history of {job} could not be deleted")
+
+    async def close(self) -> None:
+        """Wait for what is under way, but not for a store that fails."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=PATIENCE / SECOND)
+        if self._chores:
+            await asyncio.wait(self._chores, timeout=PATIENCE / SECOND)
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                await self._save_batch()
+        finally:
+            self._task = None
+
+    async def _save_batch(self) -> None:
+        batch: list[Result] = []
+        calls: list[Callable[[], None]] = []
+        while self._waiting and len(batch) < BATCH:
+            records, done = self._waiting.popleft()
+            batch += records
+            calls.append(done)
+        if not await self._save([*self._backlog, *batch], PATIENCE if not self._backlog else 0):
+            self._backlog.extend(batch)
+            log.error("results cannot be saved: %d wait in memory, and runs go on", len(self._backlog))
+        elif self._backlog:
+            self._backlog.clear()
+            log.info("results are saved again")
+        for done in calls:
+            done()
+        self._sweep(batch)
+
+    async def _save(self, batch: list[Result], patience: int) -> bool:
+        until = self._clock.boot() + patience
+        while True:
+            try:
+                await self._results.save(batch)
+            except StoreError as error:
+                if self._clock.boot() >= until:
+                    log.warning("saving results failed: %s", error)
+                    return False
+                await self._clock.sleep(TRY_AGAIN)
+            else:
+                return True
+
+    def _sweep(self, batch: list[Result]) -> None:
+        if not any(self._retention):
+            return
+        for record, _ in batch:
+            self._saved[record.job] += 1
+            if self._saved[record.job] >= self._swept_at:
+                del self._saved[record.job]
+                self._chore(self._results.sweep(record.job, self._retention), f"{record.job} could not be swept")
+
+    def _chore(self, work: object, failure: str) -> None:
+        task = asyncio.get_running_loop().create_task(_quietly(work, failure))
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+
+async def _quietly(work: object, failure: str) -> object:
+    try:
+        return await work  # type: ignore[misc]  # any awaitable
+    except StoreError as error:
+        log.warning("%s: %s", failure, error)
+        return None

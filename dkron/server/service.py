@@ -1,0 +1,256 @@
+"""What the API may ask of this server: reads from its own copy, writes through the leader's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from functools import partial
+from hashlib import sha256
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from dkron import __version__
+from dkron.api.index import JobIndex
+from dkron.api.service import Counters, Health, JobView
+from dkron.core import edits
+from dkron.core.board import Board
+from dkron.core.clock import SECOND, Clock
+from dkron.core.desk import Desk, Draft
+from dkron.core.errors import ConflictError, InvalidInputError, NotFoundError, StoreUnavailableError
+from dkron.core.interfaces import ResultStore
+from dkron.core.ledger import World
+from dkron.core.membership import Members
+from dkron.core.models import Job, JobState, Member, Record, Run
+from dkron.core.scheduler import Scheduler
+from dkron.core.selection import wanted
+from dkron.server.catalogue import Catalogue
+from dkron.server.history import History
+from dkron.server.leading import Leading
+
+LONGEST_WRITE = 5.0  # seconds that a client waits for the store before it hears 503
+LONGEST_CHAIN = 100  # jobs that run after one another
+CLOCK_OFF = 1 * SECOND  # of R12
+
+Result = TypeVar("Result")
+
+
+class LocalService:
+    """One server's answers; `index` is kept by the board's changes."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        clock: Clock,
+        board: Board,
+        members: Members,
+        scheduler: Scheduler,
+        leading: Leading,
+        results: ResultStore,
+        catalogue: Catalogue,
+        leave: Callable[[], None],
+    ) -> None:
+        self.node = node
+        self.version = __version__
+        self.index = JobIndex()
+        self._clock = clock
+        self._board = board
+        self._members = members
+        self._scheduler = scheduler
+        self._leading = leading
+        self._results = results
+        self._catalogue = catalogue
+        self._history = History(board, results)
+        self._leave = leave
+        self._last_group = 0
+        self._waiting: dict[str, list[tuple[str, asyncio.Event]]] = {}
+        board.on_change = self._changed
+
+    # --- jobs ---
+
+    async def put_job(self, job: Job, counters: Counters) -> JobView:
+        """Create the job, or replace its specification."""
+        self._catalogue.check(job)
+        self._check_parent(job)
+        if job.name not in self._board.desks:
+            await self._within(self._results.delete(job.name))  # of an older job of that name, if its end was cut short
+        job = replace(job, uid=secrets.token_hex(16), created_at=self._scheduler.now())
+        raised = JobState(uid="", cursor=0, **{name: getattr(counters, name) for name in counters.__struct_fields__})
+
+        def decide(draft: Draft, world: World) -> None:
+            edits.put(draft, job, world)
+            edits.raise_counters(draft, raised)
+
+        await self._ask(job.name, decide)
+        return self._view(job.name)
+
+    async def delete_job(self, name: str) -> JobView:
+        """Delete a job and its history."""
+        view = self._view(name)
+        if view.dependents:
+            raise ConflictError(f"job {name} is the parent of {', '.join(view.dependents)}: delete or change them first")
+        await self._ask(name, edits.delete)
+        return view
+
+    async def toggle_job(self, name: str, *, disabled: bool | None = None) -> JobView:
+        """Set `disabled`, or flip it."""
+
+        def decide(draft: Draft, world: World) -> None:
+            if draft.job is None:
+                raise NotFoundError(f"job {name} does not exist")
+            edits.put(draft, replace(draft.job, disabled=not draft.job.disabled if disabled is None else disabled), world)
+
+        await self._ask(name, decide)
+        return self._view(name)
+
+    async def delete_executions(self, job: str) -> JobView:
+        """Delete a job's history and reset its counters."""
+        self._view(job)
+        await self._within(self._results.delete(job))
+        await self._ask(job, lambda draft, _world: edits.reset_counters(draft))
+        return self._view(job)
+
+    def targets(self, job: Job) -> list[str]:
+        """Return the names of the nodes that match the job's tags."""
+        return sorted(peer.name for peer in self._members.matching(wanted(job.tags).tags))
+
+    # --- runs ---
+
+    async def run_job(self, name: str, *, request: str = "") -> Run:
+        """Run it now."""
+        self._view(name)
+        self._last_group = max(self._scheduler.now(), self._last_group + 1)
+        known = sha256(request.encode()).hexdigest()[:16] if request else ""
+        return await self._ask(name, partial(_run_now, group=self._last_group, request=known))
+
+    async def wait_run(self, name: str, run: str) -> list[Record]:
+        """Wait until that run is final."""
+        held = (self._board.desk(name).runs or {}).get(run)
+        while held is not None and not held.run.closed:
+            moved = asyncio.Event()
+            self._waiting.setdefault(name, []).append((run, moved))
+            await moved.wait()
+            last, held = held, (self._board.desk(name).runs or {}).get(run)
+            if held is None:
+                return await self._history.run(name, last.run)
+        group, _, _ = run.partition("-")
+        return [record for record in await self._history.all(name) if record.group == int(group)]
+
+    async def stop_execution(self, job: str, execution: str, *, by: str) -> Record:
+        """Ask for the end of a live execution."""
+        record = await self.execution(job, execution)
+        if record.status.final:
+            raise ConflictError(f"execution {execution} has ended already: it is {record.status}")
+        await self._ask(job, partial(_stop, execution=execution, by=by))
+        return await self.execution(job, execution)
+
+    async def executions(self, job: str) -> list[Record]:
+        """Return all executions that are known, newest first."""
+        return await self._history.all(job)
+
+    async def execution(self, job: str, execution: str) -> Record:
+        """Return one execution."""
+        return await self._history.one(job, execution)
+
+    async def output(self, job: str, execution: str) -> bytes:
+        """Return an execution's output."""
+        return await self._results.output(job, execution)
+
+    def busy(self) -> list[Record]:
+        """Return all executions that run now."""
+        return self._history.busy()
+
+    # --- the cluster ---
+
+    def members(self) -> list[Member]:
+        """Return all nodes that are known."""
+        return sorted((peer.member() for peer in self._members), key=lambda member: member.name)
+
+    def leader(self) -> Member | None:
+        """Return the server that leads."""
+        leader = self._board.leader
+        peer = self._members.get(leader.server) if leader else None
+        return peer.member() if peer else Member(name=leader.server, tags={"server": "true"}) if leader else None
+
+    def leads(self) -> bool:
+        """Tell whether this server leads."""
+        return self._scheduler.leads
+
+    def executors(self) -> dict[str, dict[str, Any]]:
+        """Return the executors that there are."""
+        return self._catalogue.schemas()
+
+    def health(self) -> Health:
+        """Tell how this server is."""
+        reasons = [self._leading.trouble] if self._leading.trouble else []
+        if self._board.leader is None:
+            reasons.append("no server leads")
+        offset = self._members.reference_offset()
+        if abs(offset) > CLOCK_OFF:
+            reasons.append(f"this server's clock is off by {offset / SECOND:+.1f} s from the other nodes'")
+        return Health(live=True, ready=not reasons, reasons=tuple(reasons))
+
+    async def leave(self) -> None:
+        """Leave the cluster in order."""
+        self._leave()
+
+    # --- the ways in and out ---
+
+    async def _ask(self, name: str, decide: Callable[[Draft, World], Result]) -> Result:
+        return await self._within(self._scheduler.ask(name, decide))
+
+    async def _within(self, work: Awaitable[Result]) -> Result:
+        """Wait for the store, but not longer than a client would."""
+        try:
+            async with asyncio.timeout(LONGEST_WRITE):
+                return await work
+        except TimeoutError:
+            raise StoreUnavailableError(
+                f"the store did not answer within {LONGEST_WRITE:g} s; the change may still be made, so look before you repeat it"
+            ) from None
+
+    def _view(self, name: str) -> JobView:
+        view = self.index.get(name)
+        if view is None:
+            raise NotFoundError(f"job {name} does not exist")
+        return view
+
+    def _check_parent(self, job: Job) -> None:
+        """A parent has to exist, and must not run after the job itself."""
+        seen, parent = {job.name}, job.parent_job
+        while parent:
+            desk = self._board.desks.get(parent)
+            if desk is None or desk.job is None:
+                raise NotFoundError(f"parent_job: the parent job {parent} does not exist; create it first")
+            if parent in seen or len(seen) > LONGEST_CHAIN:
+                raise InvalidInputError("parent_job", f"{' -> '.join([*seen, parent])} runs after itself")
+            seen.add(parent)
+            parent = desk.job.parent_job
+
+    def _changed(self, name: str) -> None:
+        """Keep the index as the board is, and wake those who wait for a run."""
+        desk = self._board.desks.get(name)
+        if desk is None or desk.job is None or desk.state is None:
+            self.index.remove(name)
+        else:
+            self.index.update(self._view_of(desk, desk.job, desk.state))
+        for run, moved in self._waiting.pop(name, ()):
+            held = (desk.runs or {}).get(run) if desk else None
+            if held is None or held.run.closed:
+                moved.set()
+            else:
+                self._waiting.setdefault(name, []).append((run, moved))
+
+    def _view_of(self, desk: Desk, job: Job, state: JobState) -> JobView:
+        dependents = tuple(child.name for child in self._board.children(job.name))
+        return JobView(job=job, state=state, next=desk.next_due(), dependents=dependents)
+
+
+def _run_now(draft: Draft, world: World, *, group: int, request: str) -> Run:
+    return edits.run_now(draft, group, request, world)
+
+
+def _stop(draft: Draft, world: World, *, execution: str, by: str) -> None:
+    edits.stop(draft, execution, by, world)
