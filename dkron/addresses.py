@@ -44,6 +44,11 @@ class Address(NamedTuple):
         """Return how to reach it from this machine."""
         return Address("127.0.0.1", self.port) if self.wildcard else self
 
+    @property
+    def told(self) -> Address:
+        """Return how other machines reach it, as far as this one can know."""
+        return Address(_own_address(), self.port) if self.wildcard else self
+
 
 def parse(text: str, default_port: int) -> Address:
     """Read `host`, `host:port`, `:port` (all interfaces) or `[v6]:port`; `{{ GetPrivateIP }}` and its kin are looked up.
@@ -99,6 +104,10 @@ def _first(wanted: Callable[[ipaddress.IPv4Address], bool], kind: str) -> str:
         if wanted(address) and not address.is_loopback:
             return text
     raise ValueError(f"this machine has no {kind} IPv4 address: write the address itself")
+
+
+def _own_address() -> str:
+    return next((text for text in (*_routed(), *_own()) if not ipaddress.IPv4Address(text).is_loopback), "127.0.0.1")
 
 
 def _routed() -> Iterator[str]:

@@ -232,8 +232,8 @@ class Settings(BaseSettings):
 
     @property
     def advertised(self) -> Address:
-        """Where agents reach this server."""
-        return addresses.parse(self.advertise_addr, LINK_PORT) if self.advertise_addr else self.link
+        """Where agents reach this server: with all interfaces, at the address of the default route."""
+        return addresses.parse(self.advertise_addr, LINK_PORT) if self.advertise_addr else self.link.told
 
     @property
     def http(self) -> Address:
@@ -307,7 +307,7 @@ def keys() -> list[Key]:
 
 def worker_settings(settings: Settings) -> WorkerSettings:
     """Return the worker's part. Beside a server it joins that first."""
-    own = (str(settings.advertised.dialled),) if settings.server else ()
+    own = (str(settings.link.dialled),) if settings.server else ()
     return WorkerSettings(
         node=settings.node_name,
         data_dir=settings.data_dir,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dkron import __version__
+from dkron import __version__, addresses
 from dkron.config import Settings, keys, worker_settings
 from dkron.core.clock import SECOND
 from dkron.core.errors import InvalidInputError
@@ -280,6 +280,41 @@ def test_the_worker_beside_a_server_joins_that_first() -> None:
     flags = {"server": "true", "bind_addr": ":9946", "insecure": "true", "join": "10.0.0.1"}
     assert worker_settings(Settings.load(flags)).join == ("127.0.0.1:9946", "10.0.0.1:8946")
     assert worker_settings(Settings.load()).join == ("127.0.0.1:8946",)
+
+
+def test_other_machines_are_told_an_address_that_is_not_every() -> None:
+    everywhere = Settings.load({"server": "true", "bind_addr": ":9946", "insecure": "true"}).advertised
+    assert everywhere.port == 9946
+    assert not everywhere.wildcard
+    given = Settings.load({"server": "true", "bind_addr": ":9946", "insecure": "true", "advertise_addr": "cron.example.org"})
+    assert str(given.advertised) == "cron.example.org:8946"
+    assert str(Settings.load().advertised) == "127.0.0.1:8946"
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("host", ("host", 8946)),
+        ("host:1", ("host", 1)),
+        (":1", ("", 1)),
+        ("[::1]:1", ("::1", 1)),
+        ("::1", ("::1", 8946)),
+        ("[::1]", ("::1", 8946)),
+        (" 10.0.0.1:1 ", ("10.0.0.1", 1)),
+        ('{{ GetInterfaceIP "lo" }}:1', ("127.0.0.1", 1)),
+    ],
+)
+def test_addresses(text: str, parsed: tuple[str, int]) -> None:
+    assert addresses.parse(text, 8946) == parsed
+    assert addresses.parse(str(addresses.parse(text, 8946)), 1) == parsed
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a:b", "a:65536", "a:-1", "a:1:2", "[x]:1", "a b", "http://a", "a:", '{{ GetInterfaceIP "nope" }}']
+)
+def test_addresses_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"must be host:port|no interface"):
+        addresses.parse(text, 8946)
 
 
 def test_every_key_is_documented_as_it_is() -> None:
