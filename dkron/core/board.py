@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from dkron.core.desk import Desk
+from dkron.core.desk import Desk, Draft
 from dkron.core.interfaces import Change, Entry, Listing
 from dkron.core.models import Job, JobState, Notice, Run
 
@@ -86,6 +86,22 @@ class Board:
                 if change.key.startswith((JOBS, STATE)):
                     self.on_change(change.key.split("/", 2)[2])
             self.revision = max(self.revision, change.revision)
+
+    def adopt(self, draft: Draft, revision: int) -> None:
+        """Take over what the leader has just committed."""
+        desk = draft.desk
+        if draft.job is not desk.job:
+            self.set_job(desk.name, draft.job, revision)
+        if draft.state is not desk.state:
+            self.set_state(desk.name, draft.state, revision)
+        for _, run in list(draft.altered()):
+            self.set_run(desk.name, run.id, run, revision)
+        for key in (desk.runs or {}).keys() - draft.runs.keys():
+            self.set_run(desk.name, key, None, revision)
+        for run in draft.births:
+            self.set_run(run.job, run.id, run, revision)
+        for notice in draft.notices:
+            self.outbox[notice.id] = (notice, revision)
 
     def read_again(self, name: str, entries: Iterable[Entry]) -> None:
         """Replace all that is known of one job by what the store has."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dkron.core.models import Execution, Job, JobState, Notice, Record, Run, Skips
+from dkron.core.models import Execution, Job, JobState, Notice, Record, Run, Skips, Status
 from dkron.core.policy import due_after, schedule_of
 from dkron.core.schedule import Schedule
 
@@ -73,6 +73,12 @@ class Desk:
         """Go through the live runs."""
         return (held.run for held in (self.runs or {}).values())
 
+    def forget_starts(self) -> None:
+        """Keep only the noted starts that are still not stored."""
+        if self.started:
+            armed = {e.id for run in self.live() for e in run.executions if e.status is Status.ARMED}
+            self.started = {key: at for key, at in self.started.items() if key in armed} or None
+
     def next_due(self) -> int | None:
         """Return the first due instant that was not decided yet."""
         return due_after(self.job, self.schedule, self.state.cursor) if self.job and self.state else None
@@ -126,11 +132,32 @@ class Draft:
     def changed(self) -> bool:
         """Tell whether anything is to be written."""
         desk = self.desk
-        before = desk.runs or {}
         return (
             self.job is not desk.job
             or self.state is not desk.state
             or bool(self.births or self.notices)
-            or len(before) != len(self.runs)
-            or any(key not in before or before[key].run is not run for key, run in self.runs.items())
+            or len(desk.runs or ()) != len(self.runs)
+            or any(self.altered())
         )
+
+    def altered(self) -> Iterator[tuple[Run | None, Run]]:
+        """Go through the live runs that are new or other than the store has them, each with what it has."""
+        before = self.desk.runs or {}
+        for key, run in self.runs.items():
+            held = before.get(key)
+            if held is None or held.run is not run:
+                yield held.run if held else None, run
+
+    def news(self) -> list[tuple[Run, Execution]]:
+        """Return the executions about which their agents have to hear something new."""
+        return [(run, execution) for before, run in self.altered() for execution in _news(before, run)]
+
+
+def _news(before: Run | None, run: Run) -> Iterator[Execution]:
+    marked = before is None or before.stops != run.stops or before.revoking != run.revoking
+    known = {e.id: e for e in before.executions} if before else {}
+    for execution in run.executions:
+        old = known.get(execution.id)
+        ordered = old is None or old.agent != execution.agent or old.status is Status.WAITING
+        if not execution.status.final and (marked or ordered):
+            yield execution

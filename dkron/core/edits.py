@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from dkron.core import ledger, planner
 from dkron.core.desk import Draft
 from dkron.core.errors import ConflictError, NotFoundError
-from dkron.core.ledger import World
 from dkron.core.models import Execution, Job, JobState, Reason, Run, Status, Stop, Trigger
+from dkron.core.world import World
 
 REQUESTS_REMEMBERED = 16
 

@@ -13,16 +13,12 @@ the commit that ends it. Every final execution leaves a record, saved before tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from random import Random
-from typing import NamedTuple
-
 from msgspec.structs import replace
 
 from dkron.core import policy
 from dkron.core.clock import SECOND
 from dkron.core.desk import Draft
-from dkron.core.membership import Members, Peer
+from dkron.core.membership import Peer
 from dkron.core.messages import Outcome, Report, State
 from dkron.core.models import (
     Execution,
@@ -37,66 +33,8 @@ from dkron.core.models import (
     execution_id,
     journal_of,
 )
-from dkron.core.selection import choose, wanted
-
-SETTLING = 3 * SECOND  # how long after a takeover a missing node does not yet count as missing
-
-
-class World(NamedTuple):
-    """What a decision may depend on, besides the job itself.
-
-    `now` is reference time, `boot` the leader's boot clock at the same moment, `since` the reference time from which on this
-    leader could decide without a gap, `takeover` the boot time at which it saw its own leader key.
-    """
-
-    now: int
-    boot: int
-    since: int
-    takeover: int
-    fence: int
-    members: Members
-    random: Random
-    children: Callable[[str], Sequence[Job]]
-    notify: bool
-
-    def place(self, job: Job, count: int | None = None, without: frozenset[str] = frozenset()) -> list[Peer] | Reason:
-        """Choose the nodes that run a job now, or say why there are none."""
-        want = wanted(job.tags)
-        nodes = [peer for peer in self.members.matching(want.tags) if peer.name not in without]
-        if not nodes:
-            return Reason.NO_TARGET
-        roomy = [peer for peer in nodes if peer.has_room]
-        if not roomy:
-            return Reason.OVERLOADED
-        return choose(roomy, want.most if count is None else count, self.random) or Reason.NO_TARGET
-
-    @property
-    def settled(self) -> bool:
-        """Tell whether the nodes that are there have had the time to find this leader."""
-        return self.boot - self.takeover >= SETTLING
-
-    def lease_end(self, agent: str) -> int:
-        """Return the reference time from which an unreachable incarnation surely starts nothing (R4)."""
-        return self.now + self.members.lease_end(agent, self.takeover) - self.boot
-
-    def silence(self, agent: str) -> int:
-        """Return for how long nothing was heard from an incarnation."""
-        return self.boot - self.members.heard(agent, self.takeover)
-
-
-def arm(run: Run, peers: Sequence[Peer], world: World, *, attempt: int = 1) -> tuple[Execution, ...]:
-    """Make executions for these targets, planned for the run's instant or, when that has passed, for now."""
-    start = max(run.group, world.now)
-    return tuple(
-        Execution(
-            id=execution_id(run.group, peer.name, run.uid, 1 + sum(e.node == peer.name for e in run.executions)),
-            node=peer.name,
-            agent=peer.agent,
-            attempt=attempt,
-            start_at=start,
-        )
-        for peer in peers
-    )
+from dkron.core.selection import wanted
+from dkron.core.world import World, arm
 
 
 def set_execution(draft: Draft, run: Run, execution: Execution) -> Run:

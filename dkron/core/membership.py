@@ -84,6 +84,7 @@ class Members:
         self._heard: dict[str, int] = {}  # of incarnations that were replaced: they may still hold armed orders
         self._matching: dict[frozenset[tuple[str, str]], list[Peer]] = {}
         self.highest_term = 0
+        self.offset = 0  # what to add to the own wall clock for reference time (R12); renewed by `tick`
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._peers.values())
@@ -137,6 +138,7 @@ class Members:
 
     def tick(self, boot: int) -> list[Peer]:
         """Let time pass: return the nodes that have just failed, and forget those that are long gone."""
+        self.offset = self._median_offset()
         failed = []
         for peer in list(self._agents.values()):
             silent = boot - peer.heard
@@ -176,15 +178,15 @@ class Members:
         peer = self._peers.get(node)
         return peer is not None and peer.agent != agent and journal_of(peer.agent) == journal_of(agent)
 
-    def reference_offset(self) -> int:
-        """Return what to add to the own wall clock for reference time: the median over all clocks that are alive (R12)."""
-        offsets = [peer.offset for peer in self._peers.values() if peer.status is MemberStatus.ALIVE]
-        offset = median_low([*offsets, 0]) if len(offsets) > 1 else 0
-        return offset if abs(offset) > 20 * MILLISECOND else 0  # below that it is the network, not a clock
-
     def executors(self) -> Mapping[str, dict[str, Any]]:
         """Return the executors that nodes told of, with their schemas."""
         return {name: schema for peer in self._peers.values() for name, schema in peer.hello.executors.items()}
+
+    def _median_offset(self) -> int:
+        """Return the median over all clocks that are alive; below 20 ms it is the network, not a clock."""
+        offsets = [peer.offset for peer in self._peers.values() if peer.status is MemberStatus.ALIVE]
+        offset = median_low([*offsets, 0]) if len(offsets) > 1 else 0
+        return offset if abs(offset) > 20 * MILLISECOND else 0
 
     def _set(self, peer: Peer, status: MemberStatus) -> None:
         if peer.status is not status:

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from dkron.core import ledger, policy
 from dkron.core.clock import MILLISECOND, SECOND
 from dkron.core.desk import Desk, Draft
-from dkron.core.ledger import World
 from dkron.core.membership import Peer
 from dkron.core.messages import LOOKAHEAD
 from dkron.core.models import Job, JobState, Reason, Run, Skips, Status, Trigger, run_id
+from dkron.core.world import World, arm
 
 CLAIMS_A_WAKE = 100  # so that a long catch-up is written in pieces
 WORTH_A_COMMIT = 1 * SECOND  # a run that lasts this long is stored as running; a shorter one only as ended
@@ -25,7 +25,7 @@ def wake(draft: Draft, world: World) -> None:
     """Decide everything about a job that time makes due."""
     for run in list(draft.runs.values()):
         _tend(draft, run, world)
-    if draft.job is not None and draft.state is not None:
+    if draft.job is not None and draft.state is not None and world.claims:
         _catch_up(draft, draft.job, world)
         _claim(draft, world, world.now + LOOKAHEAD)
 
@@ -198,7 +198,7 @@ def _occupied(draft: Draft, job: Job) -> bool:
 
 def create(draft: Draft, job: Job, run: Run, peers: list[Peer], world: World) -> None:
     """Create a run with its targets; a row of skips before it is now complete, and goes to history."""
-    executions = run.executions + ledger.arm(run, peers, world)  # after those that an edit took back
+    executions = run.executions + arm(run, peers, world)  # after those that an edit took back
     draft.put_run(replace(run, executions=executions, decided_at=world.now, fence=world.fence))
     ledger.end_skips(draft, job)
 

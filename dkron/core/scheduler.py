@@ -14,24 +14,25 @@ import asyncio
 import heapq
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from random import Random
 from typing import NamedTuple, Protocol, TypeVar, cast
 
 from dkron.core import board as keys
-from dkron.core import ledger, planner, policy
-from dkron.core.board import Board, Place
+from dkron.core import ledger, planner
+from dkron.core.board import Board
 from dkron.core.clock import MILLISECOND, SECOND, Clock
 from dkron.core.desk import Desk, Draft
+from dkron.core.dispatch import Dispatcher, Send
 from dkron.core.election import Leadership
 from dkron.core.errors import DkronError, GuardFailedError, NotLeaderError, StoreError
 from dkron.core.interfaces import Coordinator
-from dkron.core.ledger import World
 from dkron.core.membership import Members, Peer
-from dkron.core.messages import Ack, Ask, Cancel, Echo, Halt, Heartbeat, Order, Report, State, ToAgent
-from dkron.core.models import Execution, Job, MemberStatus, Notice, Record, Run, Skips, Status, journal_of
-from dkron.core.writes import Write, Writer
+from dkron.core.messages import LOOKAHEAD, Heartbeat, Report, State
+from dkron.core.models import Execution, MemberStatus, Notice, Record, Skips, Status
+from dkron.core.world import World
+from dkron.core.writes import Writer, write_of
 
 log = logging.getLogger("dkron.scheduler")
 
@@ -39,6 +40,7 @@ TICK = 250 * MILLISECOND
 SLICE = 4 * MILLISECOND  # how long the loop is held at most before others get a turn
 OVERDUE = 5 * SECOND  # an armed execution without news for this long after its start is asked about again
 TRY_AGAIN = 200 * MILLISECOND
+LOOK = 50 * MILLISECOND
 
 Result = TypeVar("Result")
 Decision = Callable[[Draft, World], object]
@@ -83,7 +85,7 @@ class Scheduler:
         members: Members,
         saver: Saver,
         observer: Observer,
-        send: Callable[[str, ToAgent], bool],
+        send: Send,
         notify: bool,
         random: Random,
     ) -> None:
@@ -97,11 +99,13 @@ class Scheduler:
         self._notify = notify
         self._random = random
         self._leadership: Leadership | None = None
+        self._dispatch: Dispatcher | None = None
         self._heap: list[tuple[int, str]] = []
         self._ready: deque[Desk] = deque()
         self._bell = asyncio.Event()
         self._since = 0
-        self._unsent = False
+        self._asked_again = 0
+        self._resting = False
 
     @property
     def leads(self) -> bool:
@@ -115,7 +119,7 @@ class Scheduler:
 
     def now(self) -> int:
         """Return reference time (R12)."""
-        return self._clock.wall() + self._members.reference_offset()
+        return self._clock.wall() + self._members.offset
 
     # --- the loop ---------------------------------------------------------------------------------------------------------
 
@@ -123,16 +127,31 @@ class Scheduler:
         """Lead until cancelled, or until the leadership is not this server's any more."""
         self._leadership = leadership
         self._writer = Writer(self._coordinator, self._clock, (keys.LEADER, leadership.fence), leadership.confirm)
-        self._heap, self._ready, self._since, self._unsent = [], deque(), self.now(), False
+        self._dispatch = Dispatcher(
+            leadership=leadership, board=self._board, members=self._members, clock=self._clock, now=self.now, send=self._send
+        )
+        self._heap, self._ready, self._since = [], deque(), self.now()
         for name in list(self._board.desks):
             self.wake(name)
-        self._ask_everybody()
+        self._dispatch.ask_everybody()
         try:
             await self._loop()
         finally:
-            self._leadership = None
+            self._leadership = self._dispatch = None
             await self._writer.close()
             self._let_go()
+
+    async def rest(self) -> None:
+        """Claim nothing more, and wait until what is armed has started: the server is about to stop."""
+        self._resting = True
+        deadline = self._clock.boot() + LOOKAHEAD + SECOND
+        while self._clock.boot() < deadline and self.leads and any(map(_waits, self._live())):
+            await self._clock.sleep(LOOK)
+
+    def _live(self) -> Iterator[tuple[Desk, Execution]]:
+        places = {place for places in self._board.open.values() for place in places}
+        desks = {desk.name: desk for place in places if (desk := self._board.desks.get(place.job))}
+        return ((desk, e) for desk in desks.values() for run in desk.live() for e in run.executions)
 
     async def _loop(self) -> None:
         tick = 0
@@ -170,21 +189,20 @@ class Scheduler:
                 self._decide(desk)
 
     def _tick(self, boot: int) -> None:
-        """See who is gone; and if this leader was not valid for a while, tell everybody again what it could not send."""
-        leadership = self._leadership
-        assert leadership is not None
+        """See who is gone, and ask again where an answer is overdue."""
+        assert self._dispatch is not None
         self._members.tick(boot)
-        if not leadership.valid(boot):
-            self._unsent = True
-        elif self._unsent:
-            self._unsent = False
+        if self._dispatch.tick():
             self._since = self.now()
-            self._ask_everybody()
+        overdue = self.now() - OVERDUE if boot - self._asked_again >= OVERDUE else None
         for node, places in self._board.open.items():
             peer = self._members.get(node)
             if places and (peer is None or peer.status is not MemberStatus.ALIVE or boot - peer.heard > SECOND):
                 for place in places:
                     self.wake(place.job)
+            elif peer is not None and overdue is not None:
+                self._dispatch.ask_node(peer, overdue=overdue)
+        self._asked_again = boot if overdue is not None else self._asked_again
 
     def _let_go(self) -> None:
         for desk in self._board.desks.values():
@@ -198,18 +216,18 @@ class Scheduler:
         if (desk := self._board.desks.get(name)) and self.leads:
             self._enqueue(desk)
 
-    def heartbeat(self, agent: str, beat: Heartbeat, boot: int) -> None:
-        """Answer an agent's heartbeat with its reading, which keeps its start lease alive (R4)."""
-        if self._leadership and self._leadership.valid(boot):
-            self._send(agent, Echo(self._leadership.term, beat.reading))
+    def heartbeat(self, agent: str, beat: Heartbeat) -> None:
+        """Answer an agent's heartbeat."""
+        if self._dispatch is not None:
+            self._dispatch.echo(agent, beat.reading)
 
     def report(self, said: Report) -> None:
         """Take what an agent says about an execution."""
         desk = self._board.desks.get(said.job)
-        if not self.leads:
+        if self._dispatch is None:
             return
         if desk is None:
-            self._acknowledge([(said.agent, said.id)])  # nothing is known of it: nothing changes (R8)
+            self._dispatch.acknowledge([(said.agent, said.id)])  # nothing is known of it: nothing changes (R8)
         elif said.state is State.RUNNING and not self._started(desk, said):
             self._later(desk)
         elif said.state is not State.ARMED:
@@ -230,8 +248,8 @@ class Scheduler:
 
     def hello(self, peer: Peer) -> None:
         """Ask an agent that has just come about every live execution on its node (R9)."""
-        if self.leads:
-            self._ask_node(peer)
+        if self._dispatch is not None:
+            self._dispatch.ask_node(peer)
 
     def _post(self, desk: Desk, event: Event) -> None:
         if desk.inbox is None:
@@ -269,6 +287,7 @@ class Scheduler:
             random=self._random,
             children=self._board.children,
             notify=self._notify,
+            claims=not self._resting,
         )
 
     def _decide(self, desk: Desk) -> None:
@@ -296,17 +315,20 @@ class Scheduler:
         if not draft.changed:
             self._finish(draft, answers)
             return
-        guards, puts, deletes = _keys_of(draft)
-        self._writer.submit(Write(guards, puts, deletes, partial(self._written, draft, answers)))
+        self._writer.submit(write_of(draft, partial(self._written, draft, answers)))
 
     def _written(self, draft: Draft, answers: list[tuple[Event, object]], revision: int, error: StoreError | None) -> None:
-        if error is None:
-            sent = self._apply(draft, revision)
-            self._finish(draft, answers)
-            for run, execution in sent:
-                self._question(run, execution)
-        else:
+        if error is not None:
             self._not_written(draft, answers, error)
+            return
+        news = draft.news()
+        deleted = draft.desk.job is not None and draft.job is None
+        self._board.adopt(draft, revision)
+        self._tell(draft, deleted=deleted)
+        self._finish(draft, answers)
+        for run, execution in news:
+            if self._dispatch is not None:
+                self._dispatch.question(run, execution)
 
     def _not_written(self, draft: Draft, answers: list[tuple[Event, object]], error: StoreError) -> None:
         """Nothing was written: tell those who wait, and decide the rest again."""
@@ -333,30 +355,6 @@ class Scheduler:
         desk.busy = False
         self._later(desk, TRY_AGAIN)
 
-    def _apply(self, draft: Draft, revision: int) -> list[tuple[Run, Execution]]:
-        """Make a confirmed draft the desk's truth; return the executions about which agents are to be asked."""
-        desk, board = draft.desk, self._board
-        deleted = desk.job is not None and draft.job is None
-        asked: list[tuple[Run, Execution]] = []
-        before = {key: held.run for key, held in desk.runs.items()} if desk.runs else {}
-        if draft.job is not desk.job:
-            board.set_job(desk.name, draft.job, revision)
-        if draft.state is not desk.state:
-            board.set_state(desk.name, draft.state, revision)
-        for key, run in draft.runs.items():
-            if before.get(key) is not run:
-                board.set_run(desk.name, key, run, revision)
-                asked += _to_ask(before.get(key), run)
-        for key in before.keys() - draft.runs.keys():
-            board.set_run(desk.name, key, None, revision)
-        for run in draft.births:
-            board.set_run(run.job, run.id, run, revision)
-            self.wake(run.job)
-        for notice in draft.notices:
-            board.outbox[notice.id] = (notice, revision)
-        self._tell(draft, deleted=deleted)
-        return asked
-
     def _tell(self, draft: Draft, *, deleted: bool) -> None:
         if draft.notices:
             self._observer.finished(draft.notices)
@@ -364,17 +362,20 @@ class Scheduler:
             self._observer.skipped(draft.desk.name, skips)
         if deleted:
             self._observer.deleted(draft.desk.name)
+        for run in draft.births:
+            self.wake(run.job)
         self._board.on_change(draft.desk.name)
 
     def _finish(self, draft: Draft, answers: list[tuple[Event, object]]) -> None:
         """What was decided is durable: acknowledge, answer, and plan what comes next."""
         desk = draft.desk
         desk.busy = False
-        self._acknowledge(draft.answers)
+        if self._dispatch is not None:
+            self._dispatch.acknowledge(draft.answers)
         for event, result in answers:
             if event.answer is not None and not event.answer.done():
                 event.answer.set_result(result)
-        _forget_starts(desk)
+        desk.forget_starts()
         if desk.inbox:
             self._enqueue(desk)
         self._later(desk)
@@ -388,73 +389,10 @@ class Scheduler:
             heapq.heappush(self._heap, (when, desk.name))
             self._bell.set()
 
-    # --- what goes out ----------------------------------------------------------------------------------------------------
 
-    def _acknowledge(self, answers: Iterable[tuple[str, str]]) -> None:
-        for agent, execution in answers:
-            self._send(agent, Ack([execution]))
-
-    def _ask_everybody(self) -> None:
-        for peer in list(self._members):
-            self._ask_node(peer)
-
-    def _ask_node(self, peer: Peer) -> None:
-        """Ask about every live execution on a node: its own incarnation by the order itself, a later one by `Ask`."""
-        asked: list[tuple[str, str, str]] = []
-        for place in list(self._board.open.get(peer.name, ())):
-            run = self._run(place)
-            for execution in run.executions if run else ():
-                if run is None or execution.node != peer.name:
-                    continue
-                if execution.agent == peer.agent and execution.status is not Status.LOST:
-                    self._question(run, execution)
-                elif journal_of(execution.agent) == journal_of(peer.agent):
-                    asked.append((place.job, place.run, execution.id))
-        if asked and self._leadership:
-            self._send(peer.agent, Ask(self._leadership.term, asked))
-
-    def _run(self, place: Place) -> Run | None:
-        desk = self._board.desks.get(place.job)
-        held = (desk.runs or {}).get(place.run) if desk else None
-        return held.run if held and desk and not desk.busy else None
-
-    def _question(self, run: Run, execution: Execution) -> None:
-        """Send the one message that asks an execution's agent for its state, and tells it what is wanted (R9)."""
-        leadership, boot = self._leadership, self._clock.boot()
-        if leadership is None or execution.status.final or execution.status is Status.WAITING:
-            return
-        if not leadership.valid(boot):
-            self._unsent = True
-        elif any(stop.execution in {"", execution.id} for stop in run.stops):
-            self._send(execution.agent, Halt(leadership.term, execution.id, run.job, run.id))
-        elif run.revoking:
-            self._send(execution.agent, Cancel(leadership.term, execution.id, run.job, run.id))
-        elif order := self._order(leadership.term, run, execution):
-            self._send(execution.agent, order)
-
-    def _order(self, term: int, run: Run, execution: Execution) -> Order | None:
-        desk = self._board.desks.get(run.job)
-        peer = self._members.agent(execution.agent)
-        job = desk.job if desk else None
-        if peer is None or job is None or job.uid != run.uid:
-            return None
-        start_in = execution.start_at - self.now()
-        return Order(
-            term=term,
-            reading=peer.reading,
-            agent=execution.agent,
-            id=execution.id,
-            job=run.job,
-            run=run.id,
-            group=run.group,
-            attempt=execution.attempt,
-            executor=job.executor,
-            config=job.executor_config,
-            start_in=start_in,
-            expires_in=start_in + policy.duration(job.start_deadline, "start_deadline"),
-            timeout=policy.duration(job.timeout, "timeout") if job.timeout else 0,
-            self_stop=policy.duration(job.lost_after, "lost_after") - 10 * SECOND if job.forbids_overlap else 0,
-        )
+def _waits(live: tuple[Desk, Execution]) -> bool:
+    desk, execution = live
+    return execution.status is Status.ARMED and execution.id not in (desk.started or {})
 
 
 def _report(draft: Draft, world: World, *, run_id: str, said: Report) -> None:
@@ -464,54 +402,3 @@ def _report(draft: Draft, world: World, *, run_id: str, said: Report) -> None:
 def _fail(event: Event, error: DkronError) -> None:
     if event.answer is not None and not event.answer.done():
         event.answer.set_exception(error)
-
-
-def _to_ask(before: Run | None, run: Run) -> list[tuple[Run, Execution]]:
-    """Return the executions about which a change of their run tells their agents something new."""
-    marks = before is None or before.stops != run.stops or before.revoking != run.revoking
-    known = {e.id: e for e in before.executions} if before else {}
-    return [
-        (run, e)
-        for e in run.executions
-        if not e.status.final
-        and (marks or (old := known.get(e.id)) is None or old.agent != e.agent or old.status is Status.WAITING)
-    ]
-
-
-def _forget_starts(desk: Desk) -> None:
-    """Keep only the noted starts that are still not stored."""
-    if desk.started:
-        armed = {e.id for run in desk.live() for e in run.executions if e.status is Status.ARMED}
-        desk.started = {key: at for key, at in desk.started.items() if key in armed} or None
-
-
-def _keys_of(draft: Draft) -> tuple[dict[str, int], dict[str, bytes], list[str]]:
-    """Return what a draft writes, each key guarded by the revision on which it was decided (R1)."""
-    desk = draft.desk
-    guards: dict[str, int] = {}
-    puts: dict[str, bytes] = {}
-    deletes: list[str] = []
-
-    def write(key: str, value: Job | object | None, revision: int) -> None:
-        guards[key] = revision
-        if value is None:
-            deletes.append(key)
-        else:
-            puts[key] = keys.encode(value)
-
-    if draft.job is not desk.job:
-        write(keys.JOBS + desk.name, draft.job, desk.job_revision)
-    if draft.state is not desk.state:
-        write(keys.STATE + desk.name, draft.state, desk.state_revision)
-    before = desk.runs or {}
-    for key, run in draft.runs.items():
-        held = before.get(key)
-        if held is None or held.run is not run:
-            write(f"{keys.RUNS}{desk.name}/{key}", run, held.revision if held else 0)
-    for key in before.keys() - draft.runs.keys():
-        write(f"{keys.RUNS}{desk.name}/{key}", None, before[key].revision)
-    for run in draft.births:
-        write(f"{keys.RUNS}{run.job}/{run.id}", run, 0)
-    for notice in draft.notices:
-        write(keys.OUTBOX + notice.id, notice, 0)
-    return guards, puts, deletes

@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
+from dkron.core.board import JOBS, OUTBOX, RUNS, STATE, encode
 from dkron.core.clock import MILLISECOND, Clock
+from dkron.core.desk import Draft
 from dkron.core.errors import GuardFailedError, OutcomeUnknownError, StoreError
 from dkron.core.interfaces import Coordinator
 
@@ -30,10 +32,37 @@ class Write(NamedTuple):
     deletes: list[str]
     done: Done
 
+    def add(self, key: str, value: object | None, revision: int) -> None:
+        """Put a value, or (None) delete the key, if the key is still at that revision."""
+        self.guards[key] = revision
+        if value is None:
+            self.deletes.append(key)
+        else:
+            self.puts[key] = encode(value)
+
     @property
     def size(self) -> int:
         """Count its bytes, roughly."""
         return sum(map(len, self.puts.values())) + 64 * len(self.guards)
+
+
+def write_of(draft: Draft, done: Done) -> Write:
+    """Return what a draft writes, each key guarded by the revision on which it was decided (R1)."""
+    desk, write = draft.desk, Write({}, {}, [], done)
+    before = desk.runs or {}
+    if draft.job is not desk.job:
+        write.add(JOBS + desk.name, draft.job, desk.job_revision)
+    if draft.state is not desk.state:
+        write.add(STATE + desk.name, draft.state, desk.state_revision)
+    for _, run in draft.altered():
+        write.add(f"{RUNS}{desk.name}/{run.id}", run, before[run.id].revision if run.id in before else 0)
+    for key in before.keys() - draft.runs.keys():
+        write.add(f"{RUNS}{desk.name}/{key}", None, before[key].revision)
+    for run in draft.births:
+        write.add(f"{RUNS}{run.job}/{run.id}", run, 0)
+    for notice in draft.notices:
+        write.add(OUTBOX + notice.id, notice, 0)
+    return write
 
 
 class Writer:

@@ -64,7 +64,7 @@ class CoreListener:
         """Note that an agent is alive, and keep its start lease so."""
         boot = self._clock.boot()
         self._members.heartbeat(agent, beat, boot=boot, wall=self._clock.wall())
-        self._scheduler.heartbeat(agent, beat, boot)
+        self._scheduler.heartbeat(agent, beat)
 
     def report(self, agent: str, said: Report) -> None:
         """Take an answer about an execution."""

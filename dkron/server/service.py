@@ -20,11 +20,11 @@ from dkron.core.clock import SECOND, Clock
 from dkron.core.desk import Desk, Draft
 from dkron.core.errors import ConflictError, InvalidInputError, NotFoundError, StoreUnavailableError
 from dkron.core.interfaces import ResultStore
-from dkron.core.ledger import World
 from dkron.core.membership import Members
 from dkron.core.models import Job, JobState, Member, Record, Run
 from dkron.core.scheduler import Scheduler
 from dkron.core.selection import wanted
+from dkron.core.world import World
 from dkron.server.catalogue import Catalogue
 from dkron.server.history import History
 from dkron.server.leading import Leading
@@ -187,7 +187,7 @@ class LocalService:
         reasons = [self._leading.trouble] if self._leading.trouble else []
         if self._board.leader is None:
             reasons.append("no server leads")
-        offset = self._members.reference_offset()
+        offset = self._members.offset
         if abs(offset) > CLOCK_OFF:
             reasons.append(f"this server's clock is off by {offset / SECOND:+.1f} s from the other nodes'")
         return Health(live=True, ready=not reasons, reasons=tuple(reasons))

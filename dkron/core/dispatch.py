@@ -1,0 +1,139 @@
+"""What the leader says to agents: one question for each live execution, asked again whenever it might have been missed (R9).
+
+Nothing is sent but what the store has confirmed and about which no write is under way (R2), and only while the leader is valid,
+checked in the same step (R4). What could not be sent for that reason is sent when it is valid again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from dkron.core import policy
+from dkron.core.board import Board, Place
+from dkron.core.clock import SECOND, Clock
+from dkron.core.election import Leadership
+from dkron.core.membership import Members, Peer
+from dkron.core.messages import Ack, Ask, Cancel, Echo, Halt, Order, ToAgent
+from dkron.core.models import Execution, Run, Status, journal_of
+
+Send = Callable[[str, ToAgent], bool]
+
+
+class Dispatcher:
+    """Speaks for one leadership.
+
+    Args:
+        leadership: in whose term.
+        board: what is live.
+        members: who is here.
+        clock: the leader's clocks.
+        now: reference time.
+        send: gives a message to an incarnation's link; False if there is none, and then its next hello asks again.
+    """
+
+    def __init__(
+        self, *, leadership: Leadership, board: Board, members: Members, clock: Clock, now: Callable[[], int], send: Send
+    ) -> None:
+        self._leadership = leadership
+        self._board = board
+        self._members = members
+        self._clock = clock
+        self._now = now
+        self._send = send
+        self._unsent = False
+
+    def tick(self) -> bool:
+        """Ask everybody again after a time without validity; tell whether one has just ended."""
+        if not self._valid():
+            self._unsent = True
+        elif self._unsent:
+            self._unsent = False
+            self.ask_everybody()
+            return True
+        return False
+
+    def echo(self, agent: str, reading: int) -> None:
+        """Give an agent its reading back, which keeps its start lease alive (R4)."""
+        if self._valid():
+            self._send(agent, Echo(self._leadership.term, reading))
+
+    def acknowledge(self, answers: Iterable[tuple[str, str]]) -> None:
+        """Tell agents which of their final answers are safe."""
+        for agent, execution in answers:
+            self._send(agent, Ack([execution]))
+
+    def ask_everybody(self) -> None:
+        """Ask about everything that lives."""
+        for peer in list(self._members):
+            self.ask_node(peer)
+
+    def ask_node(self, peer: Peer, *, overdue: int | None = None) -> None:
+        """Ask about every live execution on a node: its own incarnation by the order itself, a later one by `Ask`.
+
+        With `overdue`, ask only about what should have started before that instant and has not told of it.
+        """
+        asked: list[tuple[str, str, str]] = []
+        for run, execution in self._live_on(peer.name):
+            if overdue is not None and (execution.status is not Status.ARMED or execution.start_at > overdue):
+                continue
+            if execution.agent == peer.agent and execution.status is not Status.LOST:
+                self.question(run, execution)
+            elif journal_of(execution.agent) == journal_of(peer.agent):
+                asked.append((run.job, run.id, execution.id))
+        if asked and self._valid():
+            self._send(peer.agent, Ask(self._leadership.term, asked))
+
+    def question(self, run: Run, execution: Execution) -> None:
+        """Send the one message that asks an execution's agent for its state, and tells it what is wanted."""
+        if execution.status.final or execution.status is Status.WAITING or not self._valid():
+            return
+        term = self._leadership.term
+        message: ToAgent | None
+        if any(stop.execution in {"", execution.id} for stop in run.stops):
+            message = Halt(term, execution.id, run.job, run.id)
+        elif run.revoking:
+            message = Cancel(term, execution.id, run.job, run.id)
+        else:
+            message = self._order(term, run, execution)
+        if message is not None:
+            self._send(execution.agent, message)
+
+    def _valid(self) -> bool:
+        valid = self._leadership.valid(self._clock.boot())
+        self._unsent = self._unsent or not valid
+        return valid
+
+    def _live_on(self, node: str) -> Iterator[tuple[Run, Execution]]:
+        for place in list(self._board.open.get(node, ())):
+            run = self._confirmed(place)
+            yield from ((run, e) for e in run.executions if e.node == node) if run else ()
+
+    def _confirmed(self, place: Place) -> Run | None:
+        """Return a run, unless a write about its job is under way: what follows from that is sent after it."""
+        desk = self._board.desks.get(place.job)
+        held = (desk.runs or {}).get(place.run) if desk and not desk.busy else None
+        return held.run if held else None
+
+    def _order(self, term: int, run: Run, execution: Execution) -> Order | None:
+        desk = self._board.desks.get(run.job)
+        peer = self._members.agent(execution.agent)
+        job = desk.job if desk else None
+        if peer is None or job is None or job.uid != run.uid:
+            return None
+        start_in = execution.start_at - self._now()
+        return Order(
+            term=term,
+            reading=peer.reading,
+            agent=execution.agent,
+            id=execution.id,
+            job=run.job,
+            run=run.id,
+            group=run.group,
+            attempt=execution.attempt,
+            executor=job.executor,
+            config=job.executor_config,
+            start_in=start_in,
+            expires_in=start_in + policy.duration(job.start_deadline, "start_deadline"),
+            timeout=policy.duration(job.timeout, "timeout") if job.timeout else 0,
+            self_stop=policy.duration(job.lost_after, "lost_after") - 10 * SECOND if job.forbids_overlap else 0,
+        )
