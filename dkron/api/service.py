@@ -2,52 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
-import msgspec
+from dkron.api.index import JobIndex
+from dkron.api.views import Counters, Health, JobView
+from dkron.core.models import Job, Member, Record, Run
 
-from dkron.core.models import Job, JobState, Member, Record, Run
-
-
-class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored job with what happened to it, as people see it.
-
-    `next` is the next due instant (None: never, or not by itself); `dependents` the jobs whose parent it is, sorted.
-    """
-
-    job: Job
-    state: JobState
-    next: int | None = None
-    dependents: tuple[str, ...] = ()
-
-
-class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """What `/health` says. Live: the process answers. Ready: it could take and decide a job now; if not, why."""
-
-    live: bool
-    ready: bool
-    reasons: tuple[str, ...] = ()
-
-
-class Counters(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts that came with a posted job (a restored backup): they only raise the stored ones."""
-
-    success_count: int = 0
-    error_count: int = 0
-    last_success: int | None = None
-    last_error: int | None = None
-    status: str = ""
-
-
-class Jobs(Protocol):
-    """The server's own copy of all jobs, in memory and in order; never waits for the store."""
-
-    def get(self, name: str) -> JobView | None:
-        """Return one job."""
-
-    def __len__(self) -> int:
-        """Count the jobs."""
+__all__ = ["Counters", "Health", "JobIndex", "JobView", "Service"]
 
 
 class Service(Protocol):
@@ -58,12 +19,7 @@ class Service(Protocol):
 
     node: str
     version: str
-
-    def views(self) -> Sequence[JobView]:
-        """Return all jobs, sorted by name (cheap: kept sorted)."""
-
-    def view(self, name: str) -> JobView:
-        """Return one job. Raises `NotFoundError`."""
+    index: JobIndex  # every job, kept up to date: what people read comes from here, and never waits for the store
 
     async def put_job(self, job: Job, counters: Counters) -> JobView:
         """Create the job, or replace its specification; `uid` and `created_at` are the server's to set."""

@@ -1,0 +1,184 @@
+"""All jobs in memory, in the orders in which people page through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Any, Final, TypeVar
+
+import msgspec
+from sortedcontainers import SortedKeyList
+
+from dkron.api.ranks import ranked
+from dkron.api.turns import Turns
+from dkron.api.views import JobView
+
+_NEVER: Final = -1  # sorts before every instant, as Dkron's year 1 does
+_LATEST: Final = 2**63  # sorts after every instant: what has not happened comes last
+
+Item = TypeVar("Item")
+Test = Callable[[JobView], bool]
+
+
+class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs, in which order, and which of those: the parameters of `GET /v1/jobs`.
+
+    `end` None means: to the last. `disabled` is text because anything but "true" and "false" matches nothing.
+    """
+
+    sort: str = "name"
+    descending: bool = False
+    start: int = 0
+    end: int | None = None
+    q: str = ""
+    status: str | None = None
+    disabled: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+
+    def tests(self) -> Iterator[Test]:
+        """Yield what a job has to pass."""
+        if text := self.q:
+            yield lambda view: text in view.job.name or text in view.job.displayname
+        if (status := self.status) is not None:
+            wanted = "" if status == "untriggered" else status
+            yield lambda view: view.state.status == wanted
+        if (disabled := self.disabled) is not None:
+            yield lambda view: disabled == ("true" if view.job.disabled else "false")
+        if pairs := frozenset(self.metadata):
+            yield lambda view: pairs <= view.job.metadata.items()
+
+    def ranks(self, total: int) -> range:
+        """Return the ranks asked for, counted in ascending order; none if they are out of range."""
+        end = total if self.end is None else min(self.end, total)
+        if not 0 <= self.start < end:
+            return range(0)
+        return range(total - end, total - self.start) if self.descending else range(self.start, end)
+
+
+def _text(path: str) -> Callable[[JobView], str]:
+    field = attrgetter(path)
+    return lambda view: field(view).lower()
+
+
+def _instant(path: str) -> Callable[[JobView], int]:
+    field = attrgetter(path)
+    return lambda view: _LATEST if (instant := field(view)) is None else instant
+
+
+_KEPT: Final = {"id", "name", "next"}  # the orders that the index keeps
+
+#: What a list of jobs can be sorted by; all but those of `_KEPT` are sorted when asked for.
+SORTS: Final[Mapping[str, Callable[[JobView], Any]]] = {
+    "id": attrgetter("job.name"),
+    "name": attrgetter("job.name"),
+    "next": lambda view: _NEVER if view.next is None else view.next,
+    "displayname": _text("job.displayname"),
+    "schedule": _text("job.schedule"),
+    "timezone": _text("job.timezone"),
+    "owner": _text("job.owner"),
+    "executor": _text("job.executor"),
+    "concurrency": _text("job.concurrency"),
+    "parent_job": _text("job.parent_job"),
+    "status": _text("state.status"),
+    "disabled": attrgetter("job.disabled"),
+    "ephemeral": attrgetter("job.ephemeral"),
+    "retries": attrgetter("job.retries"),
+    "created_at": attrgetter("job.created_at"),
+    "starts_at": _instant("job.starts_at"),
+    "expires_at": _instant("job.expires_at"),
+    "success_count": attrgetter("state.success_count"),
+    "error_count": attrgetter("state.error_count"),
+    "last_success": _instant("state.last_success"),
+    "last_error": _instant("state.last_error"),
+}
+
+
+class _Slot:
+    """A job's place in both orders: its view changes far more often than its name."""
+
+    __slots__ = ("due", "name", "view")
+
+    def __init__(self, view: JobView) -> None:
+        self.name = view.job.name
+        self.set(view)
+
+    def set(self, view: JobView) -> None:
+        """Take over the view; only to be done outside the order by `due`."""
+        self.view = view
+        self.due = (_NEVER if view.next is None else view.next, self.name)
+
+
+class JobIndex:
+    """The server's own copy of all jobs; never waits for the store.
+
+    To be changed on the loop only. `turns` is shared with all else on that loop that is heavy.
+    """
+
+    def __init__(self, views: Iterable[JobView] = (), turns: Turns | None = None) -> None:
+        self.turns = turns or Turns()
+        self._slots = {view.job.name: _Slot(view) for view in views}
+        self._names: SortedKeyList[_Slot] = SortedKeyList(self._slots.values(), key=attrgetter("name"))
+        self._due: SortedKeyList[_Slot] = SortedKeyList(self._slots.values(), key=attrgetter("due"))
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __iter__(self) -> Iterator[JobView]:
+        """Go through all jobs by name; the index must not change meanwhile."""
+        return (slot.view for slot in self._names)
+
+    def get(self, name: str) -> JobView | None:
+        """Return one job."""
+        slot = self._slots.get(name)
+        return slot.view if slot else None
+
+    def update(self, view: JobView) -> None:
+        """Take over a job as it is now: a few microseconds, less if its next instant has not changed."""
+        slot = self._slots.get(view.job.name)
+        if slot is None:
+            slot = self._slots[view.job.name] = _Slot(view)
+            self._names.add(slot)
+        elif slot.view.next == view.next:
+            slot.view = view
+            return
+        else:
+            self._due.remove(slot)
+            slot.set(view)
+        self._due.add(slot)
+
+    def remove(self, name: str) -> None:
+        """Forget a job, if there is one of that name."""
+        slot = self._slots.pop(name, None)
+        if slot is not None:
+            self._names.remove(slot)
+            self._due.remove(slot)
+
+    async def page(self, query: JobQuery) -> tuple[list[JobView], int]:
+        """Return the jobs asked for, and how many there are before paging.
+
+        Never holds the loop for long; a job that changes meanwhile may be seen as it was or as it is.
+        """
+        tests = list(query.tests())
+        order = self._due if query.sort == "next" else self._names
+        cut = not tests and query.sort in _KEPT
+        slots = _cut(order, query.ranks(len(order))) if cut else list(order)
+        total = len(order)
+        async with self.turns.take() as turn:
+            views = await turn.pieces(slots, _views)
+            for test in tests:
+                views = await turn.pieces(views, partial(filter, test))
+                total = len(views)
+            if query.sort not in _KEPT:
+                views = await ranked(views, SORTS[query.sort], query.ranks(total), turn)
+            elif not cut:
+                views = _cut(views, query.ranks(total))
+        return (views[::-1] if query.descending else views), total
+
+
+def _views(slots: Iterable[_Slot]) -> list[JobView]:
+    return [slot.view for slot in slots]
+
+
+def _cut(order: Sequence[Item], ranks: range) -> list[Item]:
+    return list(order[ranks.start : ranks.stop])
