@@ -12,7 +12,7 @@ from dkron.plugins.contracts.stores import Connect, StoreContract
 from dkron.plugins.contracts.support import bounded, close, collect, flat
 
 WATCHERS = 50
-BURST = 1000
+BURST = 300
 RESUME_AFTER = 7  # pieces
 
 

@@ -1,0 +1,51 @@
+"""What keeps the file in shape, beside the claims: checkpoints of the log, and giving free pages back.
+
+A checkpoint done by the writer would stop all claims while the disk seeks. So a thread of its own moves the bulk, while writing
+goes on, and the writer only the little that came meanwhile: then the log is empty, and is written from its start again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Final
+
+from dkron_sqlite_store.worker import Worker
+
+CHECKPOINT_BYTES: Final = 16 << 20  # written since the last one
+
+
+class Upkeep:
+    """Knows what is to be done. `wake` is called when the writer can finish a checkpoint."""
+
+    def __init__(self, worker: Worker, connection: sqlite3.Connection, wake: Callable[[], None]) -> None:
+        self.shrink = False
+        self.checkpoint_ready = False
+        self._worker = worker
+        self._connection = connection
+        self._wake = wake
+        self._written = 0
+        self._running = False
+
+    def wrote(self, weight: int) -> None:
+        """Hear how much was written, about."""
+        self._written += weight
+        if self._written >= CHECKPOINT_BYTES and not self._running:
+            self._running = True
+            self._worker.submit(self._move_bulk, self._moved)
+
+    def finished(self) -> None:
+        """Hear that the writer has finished the checkpoint, or failed to: then the next one does."""
+        self.checkpoint_ready = self._running = False
+        self._written = 0
+
+    def close(self) -> None:
+        """Close the connection. In its thread."""
+        self._connection.close()
+
+    def _move_bulk(self) -> None:
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def _moved(self, _result: object, _error: BaseException | None) -> None:
+        self.checkpoint_ready = True
+        self._wake()
