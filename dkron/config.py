@@ -19,15 +19,18 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from dkron import __version__, addresses, sources, units
+from dkron import __version__, addresses, sources
 from dkron.addresses import Address
 from dkron.agent.settings import WorkerSettings
+from dkron.core.durations import parse_duration
 from dkron.core.errors import InvalidInputError
 from dkron.core.interfaces import Retention
 
 LINK_PORT: Final = 8946
 HTTP_PORT: Final = 8080
 _KEY_LENGTHS: Final = (16, 24, 32)  # bytes: what Dkron accepts, so that a fleet keeps its key
+_SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Z]*)")
+_BYTES: Final = {"": 1, "B": 1, "K": 1 << 10, "KB": 1 << 10, "M": 1 << 20, "MB": 1 << 20, "G": 1 << 30, "GB": 1 << 30}
 _NODE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _LONGEST_SHOWN: Final = 60  # characters of a bad value in its error
 
@@ -49,8 +52,18 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def _unit(convert: Any) -> BeforeValidator:  # noqa: ANN401 - any of the readers in units
-    return BeforeValidator(lambda value: convert(str(value).strip()))
+def _duration(value: object) -> int:
+    try:
+        return parse_duration(str(value).strip(), "")
+    except InvalidInputError as error:
+        raise ValueError(error.problem) from None
+
+
+def _size(value: object) -> int:
+    match = _SIZE.fullmatch(str(value).strip()[:_LONGEST_SHOWN].upper())
+    if match is None or match[2] not in _BYTES:
+        raise ValueError("must be a size in bytes, or with a unit, such as 64KB, 100MB or 1GB")
+    return round(float(match[1]) * _BYTES[match[2]])
 
 
 def _address(default_port: int) -> AfterValidator:
@@ -99,9 +112,9 @@ Number = Annotated[int, Field(ge=0, le=2**31 - 1), "number"]
 Words = Annotated[tuple[Annotated[str, AfterValidator(_text)], ...], BeforeValidator(_words), "list"]
 Peers = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_peers), "list"]
 TagWords = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_tag_words), "list of key=value"]
-Duration = Annotated[int, _unit(units.duration), Field(ge=0), "duration"]
+Duration = Annotated[int, BeforeValidator(_duration), Field(ge=0), "duration"]
 Level = Literal["debug", "info", "warn", "warning", "error", "fatal", "panic"]
-Size = Annotated[int, _unit(units.size), Field(ge=0), "size"]
+Size = Annotated[int, BeforeValidator(_size), Field(ge=0), "size"]
 LinkAddress = Annotated[str, _address(LINK_PORT), "host:port"]
 HttpAddress = Annotated[str, _address(HTTP_PORT), "host:port"]
 

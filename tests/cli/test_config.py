@@ -173,7 +173,7 @@ def test_unknown_variables_are_named_with_the_nearest(monkeypatch: pytest.Monkey
 
 def test_bad_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DKRON_RETRY_INTERVAL", "30")
-    assert refusal() == "DKRON_RETRY_INTERVAL: must be a duration such as 30s, 1m30s or 500ms, not '30'"
+    assert refusal() == "DKRON_RETRY_INTERVAL: '30' is not a duration; write numbers with units, such as 1h30m, 1.5h or 300ms"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_variables_that_others_set_are_left_alone(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        ({"retry_interval": "soon"}, "--retry-interval: must be a duration"),
+        ({"retry_interval": "soon"}, "--retry-interval: 'soon' is not a duration"),
         ({"retention_size": "12 parsecs"}, "--retention-size: must be a size"),
         (
             {"log_level": "loud"},
@@ -325,3 +325,10 @@ def test_every_key_is_documented_as_it_is() -> None:
         for fact in filter(None, (key.flag, key.variable, key.looks, key.default, key.description, key.inert)):
             assert fact in re.sub(r"\\\|", "|", row), f"{key.name}: {fact!r} is not in its row"
     assert not rows, "rows without a key"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("0", 0), ("4096", 4096), ("64KB", 65536), ("1.5 gb", 3 << 29), ("10M", 10 << 20), ("7B", 7)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert Settings.load({"retention_size": text}).kept.size == size
