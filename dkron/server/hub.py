@@ -42,7 +42,7 @@ class Listener(Protocol):
 class Session:
     """One incarnation of an agent, and its link. It keeps the node's name for a while after the link has closed."""
 
-    __slots__ = ("address", "heard", "hello", "left", "link", "port", "quiet")
+    __slots__ = ("address", "goodbye", "heard", "hello", "link", "port", "quiet")
 
     def __init__(self, link: Link, hello: Hello, address: str, port: int, heard: int) -> None:
         self.link = link
@@ -51,7 +51,7 @@ class Session:
         self.port = port
         self.heard = heard  # boot time of the last frame
         self.quiet = 0  # sweeps without a frame
-        self.left = False
+        self.goodbye: Goodbye | None = None  # of an agent that left
 
     @property
     def agent(self) -> str:
@@ -101,8 +101,9 @@ class Hub:
         reason = "the server failed to handle what the agent said"
         try:
             self._join(session)
-            while not session.left:
-                reason = self._take(session, await link.receive())
+            while session.goodbye is None:
+                self._take(session, await link.receive())
+            reason = session.goodbye.reason
         except LinkError as error:
             reason = str(error)
         except Exception:
@@ -172,12 +173,16 @@ class Hub:
         if self._sessions.get(session.agent) is not session:
             return  # it was replaced, or dropped before its link had ended
         del self._sessions[session.agent]
-        if session.left and self._names.get(session.hello.node) is session:
+        left = session.goodbye is not None
+        if left and self._names.get(session.hello.node) is session:
             del self._names[session.hello.node]
-        self._listener.closed(session.agent, reason, left=session.left)
+        try:
+            self._listener.closed(session.agent, reason, left=left)
+        except Exception:
+            logger.exception("the end of %s could not be handled", session.link.peer)
 
-    def _take(self, session: Session, batch: list[Message]) -> str:
-        """Pass on what came in one frame; return why the agent left, if it did."""
+    def _take(self, session: Session, batch: list[Message]) -> None:
+        """Pass on what came in one frame."""
         if self._sessions.get(session.agent) is not session:
             raise LinkError("another link took the place of this one")
         session.heard = self._clock.boot()
@@ -192,9 +197,8 @@ class Hub:
                 case Hello():
                     self._renew(session, message)
                 case Goodbye():
-                    session.left = True
-                    return message.reason
-        return ""
+                    session.goodbye = message
+                    return
 
     def _renew(self, session: Session, hello: Hello) -> None:
         """Take a hello on a link that is open: the agent retires, or something about it has changed."""
