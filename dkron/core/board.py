@@ -112,6 +112,10 @@ class Board:
         for entry in entries:
             self._apply(entry.key, entry.value, entry.revision)
 
+    def read_outbox(self, listing: Listing) -> None:
+        """Replace the outbox by what the store has."""
+        self.outbox = {entry.key[len(OUTBOX) :]: (_notice(entry.value), entry.revision) for entry in listing.entries}
+
     def desk(self, name: str) -> Desk:
         """Return a job's desk, made if there is none."""
         desk = self.desks.get(name)

@@ -94,7 +94,9 @@ class Dispatcher:
         elif run.revoking:
             message = Cancel(term, execution.id, run.job, run.id)
         else:
-            message = self._order(term, run, execution)
+            order = self._order(term, run, execution)
+            late = order is not None and order.expires_in <= 0  # then it is taken back, and decided anew if it has not started
+            message = Cancel(term, execution.id, run.job, run.id) if late else order
         if message is not None:
             self._send(execution.agent, message)
 

@@ -301,7 +301,8 @@ def skip(draft: Draft, job: Job, skips: Skips) -> None:
     assert state is not None
     row = state.skips
     if row is not None and row.reason is skips.reason:
-        skips = replace(row, last=skips.last, count=row.count + skips.count, more=row.more or skips.more)
+        first, last = min(row.first, skips.first), max(row.last, skips.last)
+        skips = Skips(reason=row.reason, first=first, last=last, count=row.count + skips.count, more=row.more or skips.more)
     else:
         end_skips(draft, job)
     draft.state = replace(draft.state or state, skips=skips)

@@ -19,7 +19,7 @@ GROUP: Final = 100
 PATIENCE: Final = 10  # seconds for one notifier to take one notice
 FIRST_DELAY: Final = 1 * SECOND
 LONGEST_DELAY: Final = 300 * SECOND
-LOOK: Final = 20 * MILLISECOND
+LOOK: Final = 100 * MILLISECOND
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +81,21 @@ class Outbox:
         try:
             await self._coordinator.commit({LEADER: fence, **keys}, {}, list(keys))
         except StoreError as error:
-            log.warning("the outbox could not be cleared: %s", error)
+            log.info("the outbox could not be cleared: %s", error)
             await self._clock.sleep(SECOND)
+            await self._read_again()
             return
         for notice_id, _ in held:
             self._board.outbox.pop(notice_id, None)
             self._told.pop(notice_id, None)
             self._again.pop(notice_id, None)
+
+    async def _read_again(self) -> None:
+        """See what is left: an attempt without an answer may have cleared it."""
+        try:
+            self._board.read_outbox(await self._coordinator.range(OUTBOX))
+        except StoreError as error:
+            log.info("the outbox could not be read: %s", error)
 
 
 async def _tell(name: str, notifier: Notifier, notice: Notice) -> bool:
