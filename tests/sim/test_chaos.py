@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from doubles.memory import AppliedLaterError, Moment, Operation
 from msgspec.structs import replace
+from sim import virtual
+from sim.world import Agent, Server, World
 
 from dkron.core import edits, ledger
 from dkron.core.clock import MILLISECOND, SECOND
+from dkron.core.desk import Draft
 from dkron.core.errors import DkronError, OutcomeUnknownError, StoreUnavailableError
 from dkron.core.models import Job, Reason, Record, Run, Status
-from sim import virtual
-from sim.world import Agent, Server, World
+from dkron.core.world import World as At
 
 SECONDS = 120
 CALM = 90
@@ -122,6 +125,15 @@ class Nemesis:
         return replace(job, metadata={"edit": str(self.random.random())})
 
 
+def make(name: str, fields: dict[str, object]) -> Job:
+    whole = {"schedule": "* * * * * *", "executor": "sim", "uid": f"{name:0<16}", "created_at": virtual.START, **fields}
+    return Job(name=name, **whole)  # type: ignore[arg-type]
+
+
+def put(draft: Draft, at: At, *, job: Job) -> None:
+    edits.put(draft, job, at)
+
+
 async def story(world: World) -> dict[str, list[Record]]:
     nemesis = Nemesis(world)
     for name in ("s1", "s2"):
@@ -131,8 +143,7 @@ async def story(world: World) -> dict[str, list[Record]]:
     leader = await world.leader()
     await world.until(lambda: len(list(leader.members)) == 3)
     for name, fields in JOBS.items():
-        whole = {"schedule": "* * * * * *", "executor": "sim", "uid": f"{name:0<16}", "created_at": virtual.START, **fields}
-        await leader.scheduler.ask(name, lambda draft, at, job=Job(name=name, **whole): edits.put(draft, job, at))  # type: ignore[arg-type,misc]
+        await leader.scheduler.ask(name, partial(put, job=make(name, fields)))
     await nemesis.torment(world.loop.time() + SECONDS)
     await nemesis.calm()
     await asyncio.sleep(CALM)
