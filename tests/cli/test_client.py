@@ -1,0 +1,433 @@
+"""The client commands against a server that answers as the API does, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pytest
+
+from dkron.cli.main import FAILED, NOT_FOUND, UNREACHABLE, USAGE, run
+
+ZERO = "0001-01-01T00:00:00Z"
+RUN = "1764000000000000000-12345678"
+
+
+class Asked(dict[str, Any]):
+    """One request: method, path, query, headers, body."""
+
+
+class Server(ThreadingHTTPServer):
+    """Answers from `answers`: by method and path, (status, JSON value, headers), or a function that makes it of the request."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers: dict[str, Any] = {}
+        self.asked: list[Asked] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def answer(self) -> None:
+        url = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        asked = Asked(
+            method=self.command,
+            path=unquote(url.path),
+            query=dict(parse_qsl(url.query, keep_blank_values=True)),
+            headers=self.headers,
+            body=json.loads(body) if body else None,
+        )
+        self.server.asked.append(asked)
+        answer = self.server.answers.get(f"{self.command} {asked['path']}", (404, {"error": "there is no such thing"}))
+        status, value, *headers = answer(asked) if callable(answer) else answer
+        content = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+        self.send_response(status)
+        for name, text in {"Content-Length": str(len(content)), **(headers[0] if headers else {})}.items():
+            self.send_header(name, text)
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the library's own convention
+
+    def log_message(self, *_: Any) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with Server() as started:
+        thread = threading.Thread(target=started.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("DKRON_SERVER_URL", started.url)
+        yield started
+        started.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def output(capsys: pytest.CaptureFixture[str]) -> Any:
+    """What was printed since the last time: (standard output, standard error)."""
+    return capsys.readouterr
+
+
+def job(name: str, **values: Any) -> dict[str, Any]:
+    stored = {
+        "id": name,
+        "name": name,
+        "schedule": "@daily",
+        "success_count": 3,
+        "error_count": 1,
+        "last_success": "2026-11-24T00:00:01.5Z",
+        "last_error": None,
+        "disabled": False,
+        "tags": None,
+        "executor": "shell",
+        "executor_config": {"command": "true"},
+        "status": "success",
+        "next": "2026-11-25T00:00:00Z",
+        "dependent_jobs": None,
+    }
+    return stored | values
+
+
+def execution(identity: str, **values: Any) -> dict[str, Any]:
+    known = {
+        "id": identity,
+        "job_name": "backup",
+        "node_name": "n1",
+        "attempt": 1,
+        "status": "succeeded",
+        "success": True,
+        "run": RUN,
+        "scheduled_at": "2026-11-24T00:00:00Z",
+        "started_at": "2026-11-24T00:00:00.002Z",
+        "finished_at": "2026-11-24T00:00:01.502Z",
+    }
+    return known | values
+
+
+def test_job_list(server: Server, output: Any) -> None:
+    jobs = [job("backup"), job("idle", status="", next=ZERO, disabled=True)]
+    server.answers["GET /v1/jobs"] = (200, jobs, {"X-Total-Count": "7"})
+    assert (
+        run(
+            ["job", "list", "-q", "b", "--status", "failed", "--metadata", "team=a=b", "--sort", "next", "--desc", "--limit", "2"]
+        )
+        == 0
+    )
+    out, err = output()
+    assert [line.split() for line in out.splitlines()] == [
+        ["NAME", "SCHEDULE", "ENABLED", "STATUS", "OK", "FAILED", "NEXT"],
+        ["backup", "@daily", "yes", "success", "3", "1", "2026-11-25T00:00:00Z"],
+        ["idle", "@daily", "no", "untriggered", "3", "1", "-"],
+    ]
+    assert err == "2 of 7 jobs; --limit 0 lists all\n"
+    wanted = {
+        "q": "b",
+        "status": "failed",
+        "metadata[team]": "a=b",
+        "_sort": "next",
+        "_order": "DESC",
+        "_start": "0",
+        "_end": "2",
+    }
+    assert server.asked[0]["query"] == wanted
+
+
+def test_json_is_what_the_server_said(server: Server, output: Any) -> None:
+    server.answers["GET /v1/jobs"] = (200, [job("grüße")])
+    assert run(["job", "list", "--limit", "0", "--json"]) == 0
+    assert json.loads(output().out) == [job("grüße")]
+    assert server.asked[0]["query"] == {"_sort": "name", "_order": "ASC"}
+
+
+def test_job_show(server: Server, output: Any) -> None:
+    shown = job("backup", tags={"rack": "b7", "role": "dkron:1"}, dependent_jobs=["a", "b"])
+    server.answers["GET /v1/jobs/backup"] = (200, shown, {"X-Dkron-Targets": "1"})
+    assert run(["job", "show", "backup"]) == 0
+    lines = output().out.splitlines()
+    assert "tags              rack: b7" in lines
+    assert "                  role: dkron:1" in lines
+    assert "dependent_jobs    a, b" in lines
+    assert "next              2026-11-25T00:00:00Z" in lines
+    assert "runs              on 1 node" in lines
+
+
+def test_apply_tells_what_became_of_each(server: Server, output: Any, tmp_path: Path) -> None:
+    for name in ("changed", "same"):
+        server.answers[f"GET /v1/jobs/{name}"] = (200, job(name, success_count=1))
+    targets = {"fresh": "3", "changed": "1", "same": "0"}
+    warning = {"Warning": '299 dkron "without tags the job runs on all 3 nodes", 299 dkron "and \\"more\\""'}
+
+    def post(asked: Asked) -> tuple[int, Any, dict[str, str]]:
+        name = asked["body"]["name"]
+        headers = {"X-Dkron-Targets": targets[name], **(warning if name == "fresh" else {})}
+        return 201, job(name, **({"schedule": "@hourly"} if name == "changed" else {})), headers
+
+    server.answers["POST /v1/jobs"] = post
+    path = tmp_path / "jobs.yml"
+    path.write_text("name: fresh\n---\n- name: changed\n- {name: same}\n")
+    assert run(["job", "apply", "-f", str(path)]) == 0
+    out, err = output()
+    assert out.splitlines() == [
+        "created fresh: on 3 nodes",
+        "updated changed: on 1 node",
+        "unchanged same: on no node: none has its tags now",
+    ]
+    assert err.splitlines() == ["warning: fresh: without tags the job runs on all 3 nodes", 'warning: fresh: and "more"']
+
+
+def test_apply_reads_json_from_standard_input(server: Server, output: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answers["POST /v1/jobs"] = lambda asked: (201, asked["body"] | {"tags": None}, {"X-Dkron-Targets": "1"})
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(job("backup")).encode())))
+    assert run(["job", "apply", "-f", "-"]) == 0
+    assert output().out == "created backup: on 1 node\n"
+    assert server.asked[-1]["body"] == job("backup")
+
+
+def test_apply_writes_texts_where_only_texts_may_be_and_leaves_the_rest(server: Server, tmp_path: Path) -> None:
+    server.answers["POST /v1/jobs"] = lambda asked: (201, asked["body"], {})
+    path = tmp_path / "job.yml"
+    path.write_text(
+        "name: a\nretries: 3\ndisabled: true\nstarts_at: 2026-01-01T00:00:00Z\n"
+        "tags: {n: 5}\nexecutor_config: {timeout: 30, tlsNoVerifyPeer: true, x: null}\nprocessors: {files: {forward: true}}\n"
+    )
+    assert run(["job", "apply", "-f", str(path)]) == 0
+    assert server.asked[-1]["body"] == {
+        "name": "a",
+        "retries": 3,
+        "disabled": True,
+        "starts_at": "2026-01-01T00:00:00Z",
+        "tags": {"n": "5"},
+        "executor_config": {"timeout": "30", "tlsNoVerifyPeer": "true", "x": None},
+        "processors": {"files": {"forward": "true"}},
+    }
+
+
+def test_apply_puts_parents_first_and_goes_on_after_a_refusal(server: Server, output: Any, tmp_path: Path) -> None:
+    def post(asked: Asked) -> tuple[int, Any]:
+        if asked["body"]["name"] == "bad":
+            return 400, {"error": "schedule: is not in the grammar"}
+        return 201, asked["body"] | {"tags": None}
+
+    server.answers["POST /v1/jobs"] = post
+    path = tmp_path / "jobs.yml"
+    path.write_text("[{name: c, parent_job: b}, {name: bad}, {name: b, parent_job: a}, {name: a}, {name: x, parent_job: y}]")
+    assert run(["job", "apply", "-f", str(path)]) == FAILED
+    assert output().err == "dkron: bad: schedule: is not in the grammar\n"
+    assert [asked["body"]["name"] for asked in server.asked if asked["body"]] == ["bad", "a", "x", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "holds no job"),
+        ("just words", "job 1 must have keys and values, with a name"),
+        ("- name: a\n- nome: b", "job 2 must have keys and values, with a name"),
+        ("name: 5", "job 1 must have keys and values, with a name"),
+        ("name: [", "is neither YAML nor JSON"),
+        ("name: a\0b", "is neither YAML nor JSON"),
+        ("!!python/object:os.system {}", "is neither YAML nor JSON"),
+        ("[" * 200_000, "is nested too deeply"),
+        ("a: " + "[\n" * 20_000, "is nested too deeply"),
+    ],
+)
+@pytest.mark.usefixtures("server")
+def test_a_bad_file_is_one_line_with_its_name(output: Any, tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "jobs.yml"
+    path.write_text(text)
+    assert run(["job", "apply", "-f", str(path)]) == USAGE
+    assert output().err.startswith(f"dkron: {path}: {complaint}")
+
+
+def test_a_file_that_is_not_text_is_one_line(output: Any, tmp_path: Path, server: Server) -> None:
+    path = tmp_path / "jobs.yml"
+    path.write_bytes(b"\xff\xfe\xff")
+    assert run(["job", "apply", "-f", str(path)]) == USAGE
+    assert output().err.count("\n") == 1
+    assert server.asked == []
+
+
+def test_run_answers_at_once_and_has_a_key_of_its_own(server: Server, output: Any) -> None:
+    server.answers["POST /v1/jobs/backup/run"] = (200, job("backup"), {"X-Dkron-Run": RUN})
+    assert run(["job", "run", "backup"]) == 0
+    assert run(["job", "run", "backup", "--json"]) == 0
+    out = output().out
+    assert out.startswith("backup runs; `dkron executions backup` shows how it goes\n")
+    assert json.loads(out.partition("\n")[2]) == {"job": "backup", "run": RUN}
+    keys = {asked["headers"]["Idempotency-Key"] for asked in server.asked}
+    assert len(keys) == 2
+    assert all(asked["query"] == {} for asked in server.asked)
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"),
+    [
+        ([execution("1-n1"), execution("1-n2", node_name="n2")], 0),
+        ([execution("1-n1"), execution("1-n2", node_name="n2", status="failed", success=False)], FAILED),
+        ([execution("1-n1-2", attempt=2), execution("1-n1", status="failed", success=False)], 0),
+        ([execution("1", node_name=None, status="skipped", success=False, reason="no_target")], FAILED),
+    ],
+)
+def test_run_wait_follows_to_the_end(
+    server: Server, output: Any, monkeypatch: pytest.MonkeyPatch, ends: list[Any], status: int
+) -> None:
+    monkeypatch.setattr("dkron.cli.jobs._POLL", 0)
+    other = execution("0-n1", run="another", status="running")
+    looks = iter([[other], [execution("1-n1", status="running"), other], [*ends, other]])
+    server.answers["POST /v1/jobs/backup/run"] = (202, job("backup"), {"X-Dkron-Run": RUN})
+    server.answers["GET /v1/jobs/backup/executions"] = lambda _: (200, next(looks))
+    assert run(["job", "run", "backup", "--wait"]) == status
+    lines = output().out.splitlines()
+    assert len(lines) == 1 + len(ends)
+    assert server.asked[0]["query"] == {"wait": "20s"}
+
+
+def test_delete_enable_and_disable(server: Server, output: Any) -> None:
+    for name in ("a", "b"):
+        server.answers[f"DELETE /v1/jobs/{name}"] = (200, job(name))
+        server.answers[f"POST /v1/jobs/{name}/toggle"] = (200, job(name))
+    assert run(["job", "enable", "a", "b"]) == 0
+    assert run(["job", "disable", "a"]) == 0
+    assert run(["job", "delete", "a", "b"]) == 0
+    assert output().out.split("\n") == ["enabled a", "enabled b", "disabled a", "deleted a", "deleted b", ""]
+    asked = [(asked["path"], asked["query"].get("disabled")) for asked in server.asked]
+    assert asked == [
+        ("/v1/jobs/a/toggle", "false"),
+        ("/v1/jobs/b/toggle", "false"),
+        ("/v1/jobs/a/toggle", "true"),
+        ("/v1/jobs/a", None),
+        ("/v1/jobs/b", None),
+    ]
+
+
+def test_executions(server: Server, output: Any) -> None:
+    found = [
+        execution("3-n1", status="running", success=False, finished_at=ZERO),
+        execution("2", node_name=None, status="skipped", reason="overlap", skips={"count": 4}),
+        execution("1-n1", status="stopped", success=False, stopped_by="me"),
+    ]
+    server.answers["GET /v1/jobs/backup/executions"] = (200, found, {"X-Total-Count": "9"})
+    assert run(["executions", "backup", "--limit", "3"]) == 0
+    out, err = output()
+    assert [re.split("  +", line) for line in out.splitlines()[1:]] == [
+        ["3-n1", "n1", "1", "running", "2026-11-24T00:00:00Z", "-", "-"],
+        ["2", "-", "1", "skipped x4", "2026-11-24T00:00:00Z", "-", "overlap"],
+        ["1-n1", "n1", "1", "stopped", "2026-11-24T00:00:00Z", "1.500s", "stopped by me"],
+    ]
+    assert err == "3 of 9 executions; --limit 0 lists all\n"
+    assert server.asked[0]["query"] == {"output_size_limit": "0", "_start": "0", "_end": "3"}
+
+
+def test_logs_prints_the_newest_output_as_it_is(server: Server, output: Any) -> None:
+    found = [execution("3", status="skipped"), execution("2-n1"), execution("1-n1")]
+    server.answers["GET /v1/jobs/backup/executions"] = (200, found)
+    server.answers["GET /v1/jobs/backup/executions/2-n1"] = (200, execution("2-n1", output="grüße\nno newline"))
+    server.answers["GET /v1/jobs/backup/executions/1-n1"] = (200, execution("1-n1", status="running"))
+    assert run(["logs", "backup"]) == 0
+    assert output() == ("grüße\nno newline", "")
+    assert run(["logs", "backup", "1-n1"]) == 0
+    assert output() == ("", "1-n1 has not ended: its output comes with its end\n")
+
+
+def test_logs_of_a_job_that_never_ran(server: Server, output: Any) -> None:
+    server.answers["GET /v1/jobs/backup/executions"] = (200, [])
+    assert run(["logs", "backup"]) == NOT_FOUND
+    assert output().err == "dkron: backup has not run yet\n"
+
+
+def test_stop_says_who(server: Server, output: Any) -> None:
+    server.answers["POST /v1/jobs/backup/executions/1-n1/stop"] = (202, execution("1-n1", status="running"))
+    assert run(["stop", "backup", "1-n1"]) == 0
+    assert "told to stop" in output().out
+    assert "@" in server.asked[0]["headers"]["X-Dkron-User"]
+
+
+def test_members_and_leader(server: Server, output: Any) -> None:
+    member = {
+        "Name": "n1",
+        "Addr": "10.0.0.1",
+        "Port": 8946,
+        "Tags": {"role": "dkron", "server": "true", "dc": "dc1", "rack": "b7"},
+        "statusText": "alive",
+        "version": "0.1.0",
+        "executors": ["http", "shell"],
+        "running": 2,
+        "queued": 0,
+        "places": 1000,
+    }
+    server.answers["GET /v1/members"] = (200, [member])
+    server.answers["GET /v1/leader"] = (200, member)
+    assert run(["members"]) == 0
+    row = output().out.splitlines()[1].split()
+    assert row == ["n1", "10.0.0.1:8946", "alive", "yes", "0.1.0", "2/1000", "http", "shell", "dc=dc1", "rack=b7"]
+    assert run(["leader"]) == 0
+    assert output().out == "n1\n"
+
+
+def test_leave(server: Server, output: Any) -> None:
+    server.answers["POST /v1/leave"] = (200, {})
+    assert run(["leave"]) == 0
+    assert output().out == "left the cluster\n"
+
+
+def test_no_leader_is_a_failure(server: Server, output: Any) -> None:
+    server.answers["GET /v1/leader"] = (500, {"error": "no server leads at the moment; try again in a second"})
+    assert run(["leader"]) == FAILED
+    assert output().err == "dkron: no server leads at the moment; try again in a second\n"
+
+
+@pytest.mark.parametrize("command", [["job", "show", "x"], ["job", "delete", "x"], ["executions", "x"], ["stop", "x", "y"]])
+@pytest.mark.usefixtures("server")
+def test_what_is_not_there(output: Any, command: list[str]) -> None:
+    assert run(command) == NOT_FOUND
+    assert output().err == "dkron: there is no such thing\n"
+
+
+def test_a_server_that_is_none_of_ours(server: Server, output: Any) -> None:
+    server.answers["GET /v1/members"] = (503, "<html>busy</html>")
+    assert run(["members"]) == FAILED
+    assert output().err == "dkron: the server answered 503 Service Unavailable to GET /v1/members\n"
+
+
+def test_names_are_escaped_in_paths(server: Server) -> None:
+    assert run(["job", "show", "../a b/ü?"]) == NOT_FOUND
+    assert server.asked[0]["path"] == "/v1/jobs/../a b/ü?"
+
+
+def test_nobody_there(output: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert run(["members", "--server-url", f"127.0.0.1:{port}/"]) == UNREACHABLE
+    assert output().err == f"dkron: cannot reach http://127.0.0.1:{port}/: Connection refused\n"
+
+
+@pytest.mark.parametrize("url", ["ftp://a", "http://", "http://a b", "http://a:99999", "http://a:0", "http://[::1"])
+def test_a_bad_url_is_misuse(output: Any, url: str) -> None:
+    assert run(["members", "--server-url", url]) == USAGE
+    assert output().err.startswith("dkron: --server-url: must be a URL such as http://127.0.0.1:8080")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["job"], ["job", "nope"], ["job", "run"], ["executions"], ["executions", "a", "--limit", "-1"]]
+)
+def test_misuse_is_one_line(output: Any, arguments: list[str]) -> None:
+    assert run(arguments) == USAGE
+    out, err = output()
+    assert (out, err.count("\n")) == ("", 1)
