@@ -87,9 +87,10 @@ class Election:
         if cluster is None:
             await self.found()
             return None
+        # What the board shows now is what this decision rests on: it moves on while the lease is granted.
+        guards = {LEADER: self._board.leader_revision, CLUSTER: self._board.cluster_revision}
         term = max(cluster.term, self._board.leader.term if self._board.leader else 0, self._members.highest_term) + 1
         lease = await self._coordinator.lease(TTL)
-        guards = {LEADER: self._board.leader_revision, CLUSTER: self._board.cluster_revision}
         leader = Leader(server=self._server, nonce=self._nonce, term=term)
         try:
             fence = await self._coordinator.commit(guards, {LEADER: encode(leader)}, lease=lease.id)
