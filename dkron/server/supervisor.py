@@ -73,12 +73,9 @@ class Supervisor:
         while not self._stopping:
             began = self._clock.boot()
             problem = await self._live()
-            if self._stopping:
-                return
             if self._clock.boot() - began >= STEADY:
                 pause = FIRST_PAUSE
-            logger.error("%s; starting a worker again in %g s", problem, pause / SECOND)
-            await self._clock.sleep(pause)
+            await self._pause(problem, pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def stop(self) -> None:
@@ -111,6 +108,11 @@ class Supervisor:
         how = await worker.ended()
         self._workers.discard(worker)
         return f"the worker (pid {worker.pid}) has ended: {how}"
+
+    async def _pause(self, problem: str, pause: int) -> None:
+        if not self._stopping:
+            logger.error("%s; starting a worker again in %g s", problem, pause / SECOND)
+            await self._clock.sleep(pause)
 
     async def _take_over(self) -> Worker | None:
         """Return the worker of before, if there is one and it will do."""
