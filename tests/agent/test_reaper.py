@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from dkron.agent import reaper
+from dkron.agent.reaper import kill_leftovers
+
+MARKER = uuid4().hex
+LATER = sys.maxsize  # an end of the worker that everything came before
+
+Begin = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Start a script that leads a session, as jobs do; it has run up to its last command when it says so."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def begin(script: str, **variables: str) -> subprocess.Popen[bytes]:
+        env = {**os.environ, **variables}
+        child = subprocess.Popen(["/bin/sh", "-c", script], stdout=subprocess.PIPE, env=env, start_new_session=True)
+        children.append(child)
+        return child
+
+    yield begin
+    for child in children:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def pid_of(child: subprocess.Popen[bytes]) -> int:
+    return int(child.stdout.readline())
+
+
+def started(pid: int) -> int:
+    found = reaper.stat(pid)
+    assert found is not None
+    return found.started
+
+
+def test_a_process_is_described(begin: Begin) -> None:
+    child = begin("echo $$; exec sleep 100")
+    found = reaper.stat(pid_of(child))
+    assert (found.pid, found.group, found.session, found.dead) == (child.pid, child.pid, child.pid, False)
+    assert 0 < found.resident < 100_000_000
+    assert reaper.stat(os.getpid()).started <= found.started
+    assert child.pid in {each.pid for each in reaper.processes()}
+
+
+def test_a_name_may_hold_anything(begin: Begin, tmp_path: Path) -> None:
+    program = tmp_path / ") Z 1 (x"
+    program.symlink_to("/bin/sleep")
+    child = begin(f"echo $$; exec '{program}' 100")
+    assert reaper.stat(pid_of(child)).session == child.pid
+
+
+def test_there_is_no_such_process(begin: Begin) -> None:
+    child = begin("exit")
+    child.wait()
+    assert reaper.stat(child.pid) is None
+
+
+def test_a_zombie_is_dead(begin: Begin) -> None:
+    child = begin("exit")
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert reaper.stat(child.pid).dead
+    assert child.pid not in {each.pid for each in reaper.processes()}
+    assert kill_leftovers({child.pid: started(child.pid)}, "", ended=LATER) == 0
+
+
+class TestGroups:
+    def test_whose_leader_is_the_same_process_are_killed_whole(self, begin: Begin, alive: Callable[[int], bool]) -> None:
+        child = begin("sleep 100 & echo $!; wait")
+        pid = pid_of(child)
+        assert kill_leftovers({child.pid: started(child.pid)}, "") == 2
+        assert not alive(pid)
+        assert child.wait() == -9
+
+    def test_whose_number_came_round_are_left_alone(self, begin: Begin) -> None:
+        child = begin("echo $$; exec sleep 100")
+        pid_of(child)
+        assert kill_leftovers({child.pid: started(child.pid) - 1}, "") == 0
+        assert child.poll() is None
+
+    def test_that_began_after_the_worker_ended_are_left_alone(self, begin: Begin) -> None:
+        child = begin("echo $$; exec sleep 100")
+        pid_of(child)
+        begun = started(child.pid)
+        assert kill_leftovers({child.pid: begun - 2}, "", ended=begun - 1) == 0
+        assert child.poll() is None
+
+    def test_whose_leader_is_gone_are_known_by_who_was_there(self, begin: Begin, alive: Callable[[int], bool]) -> None:
+        child = begin("env -i sleep 100 & echo $!")
+        pid = pid_of(child)
+        begun = started(child.pid)
+        child.wait()
+        assert kill_leftovers({child.pid: begun}, MARKER) == 0
+        assert alive(pid)
+        assert kill_leftovers({child.pid: begun}, MARKER, ended=started(pid)) == 1
+        assert not alive(pid)
+
+
+class TestMarked:
+    @pytest.mark.parametrize("script", ["echo $$; exec sleep 100", "setsid sh -c 'echo $$; exec sleep 100' & wait"])
+    def test_processes_are_killed_in_whatever_session(self, begin: Begin, alive: Callable[[int], bool], script: str) -> None:
+        child = begin(script, DKRON_WORKER=MARKER)
+        pid = pid_of(child)
+        assert kill_leftovers({}, MARKER) >= 1
+        assert not alive(pid)
+
+    def test_by_another_worker_are_left_alone(self, begin: Begin) -> None:
+        children = [begin("echo $$; exec sleep 100", DKRON_WORKER=marker) for marker in (f"{MARKER}0", MARKER[:-1], "")]
+        children.append(begin("echo $$; exec sleep 100", MY_DKRON_WORKER=MARKER))
+        for child in children:
+            pid_of(child)
+        assert kill_leftovers({}, MARKER) == 0
+        assert kill_leftovers({}, "") == 0
+        assert [child.poll() for child in children] == [None] * 4
+
+    def test_processes_with_a_large_environment_are_found(self, begin: Begin) -> None:
+        many = {f"A{number}": "x" * 100_000 for number in range(5)}
+        child = begin("echo $$; exec sleep 100", **many, DKRON_WORKER=MARKER, Z="z" * 100_000)
+        pid_of(child)
+        assert kill_leftovers({}, MARKER) == 1
+        assert child.wait() == -9
+
+    def test_processes_that_keep_forking_are_outrun(self, begin: Begin) -> None:
+        child = begin("echo $$; while :; do setsid sh -c 'sleep 100' & sleep 0.005; done", DKRON_WORKER=MARKER)
+        pid_of(child)
+        assert kill_leftovers({}, MARKER) >= 1
+        assert kill_leftovers({}, MARKER) == 0
