@@ -1,0 +1,62 @@
+"""The REST API v1 as an aiohttp application."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from functools import cache, partial
+from typing import Any, Final
+
+from aiohttp import web
+
+from dkron.api.cluster import LEAVING
+from dkron.api.guard import LARGEST_BODY, guard
+from dkron.api.openapi import DOCUMENT, document
+from dkron.api.replies import any_json
+from dkron.api.routes import HEADERS, ROUTES
+from dkron.api.service import Service
+
+_LOG: Final = logging.getLogger(__name__)
+_LONGEST_LINE: Final = 8 * 1024 * 1024  # bytes that the parser takes, so that the answer to a huge one is ours: a sentence
+
+
+def make_app(service: Service) -> web.Application:
+    """Return the API of one server; to be run by `aiohttp.web.AppRunner`."""
+    app = web.Application(
+        middlewares=[guard],
+        client_max_size=LARGEST_BODY,
+        handler_args={"max_line_size": _LONGEST_LINE, "access_log": None, "logger": _ProtocolLog(_LOG)},
+    )
+    app[LEAVING] = set()
+    app[DOCUMENT] = _description(service.version)
+    for route in ROUTES:
+        handler = partial(route.handler, service)
+        if route.method == "GET":
+            app.router.add_get(route.path, handler)  # HEAD as well
+        else:
+            app.router.add_route(route.method, route.path, handler)
+    app.on_response_prepare.append(partial(_sign, service.node))
+    return app
+
+
+@cache
+def _description(version: str) -> bytes:
+    """Describe the API; made at the start, because it takes longer than a handler may hold the loop."""
+    return any_json(document(ROUTES, HEADERS, version))
+
+
+async def _sign(node: str, _: web.Request, response: web.StreamResponse) -> None:
+    """Say which server answers."""
+    response.headers["X-Whom"] = node
+
+
+class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):
+    """What reaches aiohttp's own log is a client that does not speak HTTP: a line, not a traceback."""
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **_: object) -> None:  # noqa: ANN401 - as logging has it
+        """Log the error in one line."""
+        self.info(f"{msg}: %s", *args, " ".join(str(exc_info).split()))
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:  # noqa: ANN401
+        """Leave the message as it is."""
+        return msg, kwargs
