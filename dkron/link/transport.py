@@ -123,9 +123,9 @@ class Link:
                 self._wake.clear()
                 await self._flush()
         except ConnectionError as error:
-            self.closed = True
             self._reason = self._reason or f"the connection broke: {error}"
         finally:
+            self.closed = True
             await self._hang_up()
 
     async def _flush(self) -> None:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dkron.core.errors import LinkError
-from dkron.core.messages import Ack, Echo, Heartbeat, Report, State
+from dkron.core.messages import Ack, Echo, FromAgent, Heartbeat, Report, State
 from dkron.link.codec import FROM_AGENT, FULL_FRAME, MAX_FRAME, TO_AGENT, Inbox, Message, Outbox, Sealer
 
 KEY = b"k" * 32
@@ -114,6 +116,13 @@ def test_a_frame_of_another_link_is_refused() -> None:
         Inbox(Sealer(KEY), TO_AGENT).open(frame)
 
 
+def packed(value: object) -> bytes:
+    try:
+        return msgspec.msgpack.encode(value)
+    except OverflowError:
+        return b""
+
+
 def nested(depth: int) -> bytes:
     return b"\x91" * depth + b"\xc0"
 
@@ -140,6 +149,29 @@ def nested(depth: int) -> bytes:
 def test_malformed_frames_are_link_errors(frame: bytes) -> None:
     with pytest.raises(LinkError, match="malformed"):
         Inbox(Sealer(b""), FROM_AGENT).open(frame)
+
+
+@given(st.binary(max_size=200) | st.recursive(st.integers() | st.text() | st.binary() | st.none(), st.lists).map(packed))
+def test_no_bytes_do_worse_than_a_link_error(frame: bytes) -> None:
+    try:
+        messages = Inbox(Sealer(b""), FROM_AGENT).open(frame)
+    except LinkError:
+        return
+    assert all(isinstance(message, FromAgent) for message in messages)
+
+
+@given(st.lists(st.integers(0, 300_000), max_size=30), st.data())
+def test_whatever_is_gathered_and_taken_arrives_once_and_in_order(sizes: list[int], data: st.DataObject) -> None:
+    outbox = Outbox(Sealer(KEY))
+    inbox = Inbox(Sealer(KEY), FROM_AGENT)
+    arrived: list[Message] = []
+    for size in sizes:
+        outbox.put(report(bytes(size)))
+        if data.draw(st.booleans()) and (frame := outbox.take()):
+            arrived += inbox.open(frame)
+    arrived += [message for frame in frames(outbox) for message in inbox.open(frame)]
+    assert [len(message.output) for message in arrived if isinstance(message, Report)] == sizes
+    assert outbox.size == 0
 
 
 def test_a_short_frame_has_no_seal() -> None:

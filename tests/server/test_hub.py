@@ -322,6 +322,16 @@ async def test_a_listener_that_fails_costs_one_link(world: World, caplog: Any) -
     assert await other.receive(5) == [Echo(1, 1)]
 
 
+async def test_a_listener_that_fails_at_the_end_stops_nothing(world: World, monkeypatch: Any, caplog: Any) -> None:
+    monkeypatch.setattr(hub_module, "SILENT_SWEEPS", 0)
+    monkeypatch.setattr(world.listener, "closed", None)
+    await world.agent()
+    await world.agent("j2.b1.p1", "n2")
+    world.hub.sweep()
+    assert list(world.hub) == []
+    assert caplog.text.count("could not be handled") == 2
+
+
 async def test_garbage_ends_a_session(world: World) -> None:
     link = await world.agent()
     await link._ws.send_bytes(b"garbage")
