@@ -12,6 +12,8 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
@@ -235,7 +237,7 @@ class Settings(BaseSettings):
             settings = cls(**flags)
         except ValidationError as error:
             raise _explain(error, flags) from None
-        _check_links(settings)
+        _check_links(settings, flags)
         return settings
 
     @property
@@ -313,9 +315,15 @@ class Key(NamedTuple):
         return "" if self.only else sources.variable(self.name)
 
 
-def keys() -> list[Key]:
+@cache
+def keys() -> tuple[Key, ...]:
     """Return the table, in the order in which it is explained."""
-    return [_row(field, info) for field, info in Settings.model_fields.items()]
+    return tuple(_row(field, info) for field, info in Settings.model_fields.items())
+
+
+@cache
+def _by_field() -> dict[str, Key]:
+    return {key.field: key for key in keys()}
 
 
 def worker_settings(settings: Settings) -> WorkerSettings:
@@ -401,36 +409,37 @@ def _shown(default: object) -> str:
 def _explain(error: ValidationError, flags: dict[str, Any]) -> InvalidInputError:
     """Turn the first finding into one line that names the source which said it."""
     finding = error.errors(include_url=False)[0]
-    row = next((key for key in keys() if key.field == finding["loc"][0]), None)
+    field, *inside = map(str, finding["loc"])
+    row = _by_field().get(field)
     if row is None:
-        name = str(finding["loc"][0])
-        return InvalidInputError(f"--{name}", f"there is no such flag{sources.nearest(name, [key.name for key in keys()])}")
-    where = ".".join((row.name, *map(str, finding["loc"][1:])))
+        return InvalidInputError(f"--{field}", f"there is no such flag{sources.nearest(field, [key.name for key in keys()])}")
     problem = finding["msg"].partition(", unable")[0].removeprefix("Value error, ").replace("Input should", "must")
     shown = finding.get("input")
     if isinstance(shown, str | int | float) and row.looks != "secret" and repr(shown)[:_LONGEST_SHOWN] not in problem:
         problem = f"{problem}, not {str(shown)[:_LONGEST_SHOWN]!r}"
-    return InvalidInputError(_origin(row, where, flags), problem)
+    return InvalidInputError(_origin(row, flags, inside), problem)
 
 
-def _origin(row: Key, where: str, flags: dict[str, Any]) -> str:
+def _origin(row: Key, flags: dict[str, Any], inside: Sequence[str] = ()) -> str:
+    """Name what said the value of a key: a flag, a variable, or a file and the key (and what is inside it)."""
     if row.field in flags:
         return row.flag
     if row.name in _environment():
         return row.variable
     path = sources.find_file(flags.get("config", ""))
+    where = ".".join((row.name, *inside))
     return f"{path}: {where}" if path and row.name in _file(path) else where
 
 
-def _check_links(settings: Settings) -> None:
+def _check_links(settings: Settings, flags: dict[str, Any]) -> None:
     """Refuse links beyond this machine that anybody could join."""
     if settings.key or settings.insecure:
         return
-    if settings.server and not settings.link.loopback:
-        raise InvalidInputError("bind-addr", f"{settings.link} is open beyond this machine: {_WAY_OUT}")
-    far = [peer for peer in settings.peers if not addresses.parse(peer, LINK_PORT).loopback]
-    if far:
-        raise InvalidInputError("join", f"{far[0]} is beyond this machine: {_WAY_OUT}")
+    listening = (settings.bind_addr,) if settings.server else ()
+    for field, texts in (("bind_addr", listening), ("retry_join" if settings.retry_join else "join", settings.peers)):
+        for text in texts:
+            if not addresses.parse(text, LINK_PORT).loopback:
+                raise InvalidInputError(_origin(_by_field()[field], flags), f"{text} is beyond this machine: {_WAY_OUT}")
 
 
 _WAY_OUT: Final = "give all nodes the same --encrypt KEY (made by `dkron keygen`), or allow it with --insecure"

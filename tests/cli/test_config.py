@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dkron import __version__, addresses
-from dkron.config import Settings, keys, worker_settings
+from dkron.config import Key, Settings, keys, worker_settings
 from dkron.core.clock import SECOND
 from dkron.core.errors import InvalidInputError
 
@@ -221,7 +221,7 @@ def test_links_beyond_this_machine_need_a_key_or_a_word() -> None:
     assert "--encrypt KEY" in refusal(open_links)
     assert Settings.load({**open_links, "encrypt": KEY}).key == b"01234567890123456789012345678901"
     assert Settings.load({**open_links, "insecure": "true"}).link.wildcard
-    assert "--insecure" in refusal({"join": "example.org"})
+    assert refusal({"join": "example.org"}).startswith("--join: example.org:8946 is beyond this machine: give all nodes")
     assert Settings.load({"join": "example.org", "encrypt": KEY}).peers == ("example.org:8946",)
 
 
@@ -332,3 +332,38 @@ def test_the_docs_have_every_key_as_it_is() -> None:
 )
 def test_sizes(text: str, size: int) -> None:
     assert Settings.load({"retention_size": text}).kept.size == size
+
+
+NESTED: Any = "x"
+for _ in range(200):
+    NESTED = [NESTED]
+ODD = [[], {}, 1.5, True, -1, 10**30, "x" * 300_000, "\0", "../../etc", "-", "\u202e\n", NESTED, [None], [{}], {"": {"a": [1]}}]
+
+
+def complaint(flags: dict[str, Any] | None = None) -> str:
+    """Return what is wrong in one line, or "" if it is accepted."""
+    try:
+        Settings.load(flags)
+    except InvalidInputError as error:
+        return refusal(flags) if str(error) else "an empty sentence"
+    return ""
+
+
+@pytest.mark.parametrize("key", [key for key in keys() if key.only != "flag"], ids=lambda key: key.name)
+def test_no_odd_value_of_a_file_breaks_it(clean: Path, key: Key) -> None:
+    for value in ODD:
+        write(clean / "config", json.dumps({key.name: value}), "dkron.json")
+        found = complaint()
+        assert not found or found.startswith(f"config/dkron.json: {key.name}"), value
+
+
+@pytest.mark.parametrize("key", [key for key in keys() if key.flag and key.name != "config"], ids=lambda key: key.name)
+def test_no_odd_flag_or_variable_breaks_it(monkeypatch: pytest.MonkeyPatch, key: Key) -> None:
+    for value in [value for value in ODD if isinstance(value, str)] + ["", "0", "[]", "{{ x", "%s", "ü"]:
+        found = complaint({key.field: value})
+        assert not found or found.startswith(key.flag), value
+        if "\0" not in value and len(value) < 100_000:  # the system takes no others
+            monkeypatch.setenv(key.variable, value)
+            found = complaint()
+            assert not found or found.startswith(key.variable), value
+            monkeypatch.delenv(key.variable)

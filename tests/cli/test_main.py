@@ -63,7 +63,7 @@ def test_keygen_prints_a_fresh_key_for_encrypt(capsys: pytest.CaptureFixture[str
         (["agent", "--retry-max", "a"], "--retry-max: must be a valid integer, not 'a'"),
         (["agent", "--server=perhaps"], "--server: must be a valid boolean, not 'perhaps'"),
         (["agent", "--config", "no/such"], "--config: there is no file no/such"),
-        (["agent", "--join", "example.org"], "join: example.org:8946 is beyond this machine"),
+        (["agent", "--join", "example.org"], "--join: example.org:8946 is beyond this machine"),
         (["agent", "stray"], "Got unexpected extra argument"),
     ],
 )
