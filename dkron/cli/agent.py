@@ -59,8 +59,9 @@ def _run(**flags: Any) -> int:  # noqa: ANN401 - the text of each flag
 def _start(settings: Settings) -> int:
     """Become the process that the settings describe; the other kind is not even imported."""
     if settings.server:
-        status: int = importlib.import_module("dkron.server.process").run(settings)
-        return status
+        from dkron.server import process  # noqa: PLC0415 - see above
+
+        return process.run(settings)
     importlib.import_module("dkron.agent.launch").exec_worker(worker_settings(settings))
     return 0
 
