@@ -52,6 +52,9 @@ class Board:
 
     def __init__(self) -> None:
         self.on_change: Callable[[str], None] = lambda _name: None
+        self.open: dict[
+            str, dict[Place, None]
+        ] = {}  # by node: live runs with an execution there, oldest first; others hold these
         self.clear()
 
     def clear(self) -> None:
@@ -65,7 +68,8 @@ class Board:
         self.executors: dict[str, dict[str, Any]] = {}  # with the schema of each: what nodes told, so that jobs can be checked
         self.executors_revision = 0
         self.outbox: dict[str, tuple[Notice, int]] = {}
-        self.open: dict[str, set[Place]] = {}  # by node: live runs with an execution there
+        for places in self.open.values():
+            places.clear()
         self._children: dict[str, set[str]] = {}
 
     def load(self, listing: Listing) -> None:
@@ -160,9 +164,9 @@ class Board:
         before = {e.node for e in held.run.executions} if held else set()
         after = {e.node for e in run.executions if not e.status.final or (e.status == "lost" and not e.gone)} if run else set()
         for node in before - after:
-            self.open.get(node, set()).discard(place)
+            self.open.get(node, {}).pop(place, None)
         for node in after:
-            self.open.setdefault(node, set()).add(place)
+            self.open.setdefault(node, {})[place] = None
         desk.set_run(run_id, run, revision)
         self.tidy(desk)
 

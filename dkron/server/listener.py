@@ -50,7 +50,7 @@ class CoreListener:
         if hello.cluster and hello.cluster != cluster.id:
             return Goodbye(f"the agent belongs to cluster {hello.cluster}, this server to {cluster.id}", retry=False)
         peer = self._members.hello(hello, address, port, boot=self._clock.boot(), wall=self._clock.wall())
-        peer.open = self._board.open.setdefault(hello.node, set())
+        peer.open = self._board.open.setdefault(hello.node, {})
         return Welcome(cluster.id, self._server, self._servers(), self._scheduler.term, self._board.revision)
 
     def joined(self, agent: str) -> None:

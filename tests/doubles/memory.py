@@ -101,7 +101,7 @@ class MemoryStore:
         self._lease_ids = count(1)
         self._commits: list[list[Change]] = []
         self._forgotten = 0  # the newest revision that no watcher can see any more
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # not a set: its order is the same in every run
 
     def range(self, prefix: str) -> Listing:
         """List what is there now."""
@@ -159,8 +159,8 @@ class MemoryStore:
     def changed(self) -> asyncio.Future[None]:
         """Return a future that is done at the next write."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
-        future.add_done_callback(self._waiting.discard)
+        self._waiting[future] = None
+        future.add_done_callback(lambda done: self._waiting.pop(done, None))
         return future
 
     def wake(self) -> None:
