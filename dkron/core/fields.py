@@ -33,10 +33,10 @@ _HASHED: Final = re.compile(rf"[~h](?:\(([0-9]{{1,4}})-([0-9]{{1,4}})\))?{_STEP}
 
 
 class Field(NamedTuple):
-    """One field: its place in an expression of six, its values, and the highest that a name is hashed to."""
+    """One field: its column in croniter's expressions of five, its values, and the highest that a name is hashed to."""
 
     name: str
-    place: int
+    column: int
     low: int
     high: int
     hashed: int
@@ -44,12 +44,12 @@ class Field(NamedTuple):
 
 
 SECOND: Final = Field("second", 0, 0, 59, 59, "a second is 0-59")
-MINUTE: Final = Field("minute", 1, 0, 59, 59, "a minute is 0-59")
-HOUR: Final = Field("hour", 2, 0, 23, 23, "an hour is 0-23")
-DAY: Final = Field("day", 3, 1, 31, 28, "a day of the month is 1-31, L the last one, L-n the n-th before it")
-MONTH: Final = Field("month", 4, 1, 12, 12, "a month is 1-12 or jan-dec")
+MINUTE: Final = Field("minute", 0, 0, 59, 59, "a minute is 0-59")
+HOUR: Final = Field("hour", 1, 0, 23, 23, "an hour is 0-23")
+DAY: Final = Field("day", 2, 1, 31, 28, "a day of the month is 1-31, L the last one, L-n the n-th before it")
+MONTH: Final = Field("month", 3, 1, 12, 12, "a month is 1-12 or jan-dec")
 WEEKDAY: Final = Field(
-    "weekday", 5, 0, 6, 6, "a weekday is 0-7 or sun-sat, mon#2 the second Monday of the month, friL its last Friday"
+    "weekday", 4, 0, 6, 6, "a weekday is 0-7 or sun-sat, mon#2 the second Monday of the month, friL its last Friday"
 )
 FIELDS: Final = (SECOND, MINUTE, HOUR, DAY, MONTH, WEEKDAY)
 
@@ -112,13 +112,12 @@ def _value(field: Field, text: str) -> int:
 def _bits(field: Field, text: str) -> int:
     from croniter import croniter  # noqa: PLC0415 - it takes 0.1 s, which what reads no fields should not pay
 
-    columns = ["*"] * len(FIELDS)
-    columns[field.place] = text
+    columns = ["*"] * 5  # seconds are read as minutes are
+    columns[field.column] = text
     try:
-        expanded = croniter.expand(" ".join(columns), second_at_beginning=True)[0]
+        values = croniter.expand(" ".join(columns))[0][field.column]
     except ValueError:
         raise _refusal(field, text) from None
-    values = expanded[field.place - 1]  # croniter moves the seconds to the end
     return sum(1 << int(value) for value in (range(field.low, field.high + 1) if values == ["*"] else values))
 
 
