@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +62,14 @@ class Worker:
         self._worker = subprocess.Popen(command, stdout=subprocess.PIPE)
         self.keeper, *self.jobs = [int(self._worker.stdout.readline()) for _ in range(1 + len(scripts))]
 
+    def listened(self) -> bool:
+        """Tell whether the keeper is up, and listens."""
+        flags = next(line for line in self.about_keeper("fdinfo/0").read_text().splitlines() if line.startswith("flags"))
+        return bool(int(flags.split()[1], 8) & os.O_NONBLOCK)
+
+    def about_keeper(self, name: str) -> Path:
+        return Path(f"/proc/{self.keeper}/{name}")
+
     def die(self, number: int = signal.SIGKILL) -> None:
         self._worker.send_signal(number)
         self._worker.wait()
@@ -108,14 +115,22 @@ async def test_a_dead_worker_leaves_no_process_of_its_jobs(
 ) -> None:
     worker = begin(script)
     (pid,) = worker.jobs
+    await until(worker.listened)
     assert alive(pid)
     worker.die()
     await until(lambda: not alive(pid) and not alive(worker.keeper))
 
 
+async def test_a_worker_may_die_before_its_keeper_is_up(begin: Callable[..., Worker], alive: Alive, until: Until) -> None:
+    worker = begin("echo $$; exec sleep 100")
+    worker.die()
+    await until(lambda: not any(alive(pid) for pid in [worker.keeper, *worker.jobs]))
+
+
 async def test_a_fork_that_holds_the_pipe_hides_no_death(begin: Callable[..., Worker], alive: Alive, until: Until) -> None:
     worker = begin("a fork that holds the pipe", "echo $$; exec sleep 100")
     fork, pid = worker.jobs
+    await until(worker.listened)
     worker.die()
     await until(lambda: not alive(pid))
     assert alive(fork)
@@ -135,33 +150,23 @@ async def test_nobody_elses_process_is_killed(begin: Callable[..., Worker], aliv
     assert alive(*other.jobs)
 
 
-def test_signals_do_not_end_it(begin: Callable[..., Worker], alive: Alive) -> None:
+async def test_signals_do_not_end_it(begin: Callable[..., Worker], alive: Alive, until: Until) -> None:
     worker = begin("echo $$; exec sleep 100")
-    signals = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    wait_for_ignored(worker.keeper, signals)
-    for number in signals:
+    await until(worker.listened)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(worker.keeper, number)
-    assert alive(worker.keeper)
+    worker.die()
+    await until(lambda: not any(alive(pid) for pid in worker.jobs))
 
 
-def wait_for_ignored(pid: int, signals: list[signal.Signals]) -> None:
-    """Its first milliseconds are Python's own."""
-    mask = sum(1 << (number - 1) for number in signals)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        ignored = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigIgn"))
-        if int(ignored.split()[1], 16) & mask == mask:
-            return
-    pytest.fail("it does not ignore them")
-
-
-def test_it_is_small_and_holds_nothing_of_its_worker(begin: Callable[..., Worker]) -> None:
+async def test_it_is_small_and_holds_nothing_of_its_worker(begin: Callable[..., Worker], until: Until) -> None:
     worker = begin("echo $$; exec sleep 100")
-    rollup = Path(f"/proc/{worker.keeper}/smaps_rollup").read_text().splitlines()
+    await until(worker.listened)
+    rollup = worker.about_keeper("smaps_rollup").read_text().splitlines()
     assert next(int(line.split()[1]) for line in rollup if line.startswith("Pss:")) < 10_000
-    assert {path.name for path in Path(f"/proc/{worker.keeper}/fd").iterdir()} <= {"0", "1", "2", "3"}  # 3: its worker's pidfd
+    assert {path.name for path in worker.about_keeper("fd").iterdir()} <= {"0", "1", "2", "3"}  # 3: its worker's pidfd
     assert reaper.stat(worker.keeper).session == worker.keeper
-    assert Path(f"/proc/{worker.keeper}/cwd").readlink() == Path("/")
+    assert str(worker.about_keeper("cwd").readlink()) == "/"
 
 
 class TestInOrder:
