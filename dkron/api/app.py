@@ -18,6 +18,7 @@ from dkron.api.service import Service
 
 _LOG: Final = logging.getLogger(__name__)
 _LONGEST_LINE: Final = 8 * 1024 * 1024  # bytes that the parser takes, so that the answer to a huge one is ours: a sentence
+_LINGER: Final = 2.0  # seconds to go on reading what a client sends after it was refused, so that it gets to see why
 
 
 def make_app(service: Service) -> web.Application:
@@ -25,7 +26,12 @@ def make_app(service: Service) -> web.Application:
     app = web.Application(
         middlewares=[guard],
         client_max_size=LARGEST_BODY,
-        handler_args={"max_line_size": _LONGEST_LINE, "access_log": None, "logger": _ProtocolLog(_LOG)},
+        handler_args={
+            "max_line_size": _LONGEST_LINE,
+            "lingering_time": _LINGER,
+            "access_log": None,
+            "logger": _ProtocolLog(_LOG),
+        },
     )
     app[LEAVING] = set()
     app[DOCUMENT] = _description(service.version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -21,13 +22,17 @@ def service() -> MemoryService:
 
 
 @pytest_asyncio.fixture
-async def port(service: MemoryService) -> AsyncIterator[int]:
+async def runner(service: MemoryService) -> AsyncIterator[web.AppRunner]:
     runner = web.AppRunner(make_app(service))
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    yield runner.addresses[0][1]
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield runner
     await runner.cleanup()
+
+
+@pytest.fixture
+def port(runner: web.AppRunner) -> int:
+    return runner.addresses[0][1]
 
 
 @pytest_asyncio.fixture
@@ -64,7 +69,7 @@ def call(http: aiohttp.ClientSession) -> Call:
 
     async def call(method: str, path: str, body: Any = None, **options: Any) -> Reply:
         if body is not None:
-            options["data"] = body if isinstance(body, bytes) else json.dumps(body).encode()
+            options["data"] = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
         async with http.request(method, path, allow_redirects=False, **options) as response:
             return Reply(response, await response.read())
 
