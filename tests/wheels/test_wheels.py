@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import subprocess
 import sys
@@ -80,7 +81,18 @@ def test_the_extra_names_every_bundled_plugin() -> None:
         ".",
         *(f"./plugins/{name}" for name in ("shell_executor", "http_executor", "sqlite_store", "log_notifier")),
     ]
-    assert {f"./plugins/{folder.name}" for folder in PLUGINS} < set((ROOT / "requirements.txt").read_text().split())
+    assert names == {f"dkron-{folder.name.replace('_', '-')}" for folder in PLUGINS}
+
+
+def test_the_task_runner_knows_every_plugin() -> None:
+    tox = configparser.RawConfigParser()
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+    for folder in PLUGINS:
+        path = f"plugins/{folder.name}"
+        assert path in tox["testenv"]["commands_pre"]
+        assert path in tox["testenv:py{311,312,313}-{shell,http,sqlite,log}"]["set_env"]
+        assert path in tox["testenv:type"]["commands"]
+    assert all(tox.has_option(section, "description") for section in tox.sections() if section.startswith("testenv"))
 
 
 def test_the_version_is_said_once() -> None:
