@@ -30,9 +30,10 @@ from dkron.core.policy import due_after, schedule_of
 from dkron.core.selection import matches, wanted
 
 START = 1_795_444_256 * SECOND + 502_427_255  # 2026-11-23T14:30:56.502427255Z
+SHELL_KEYS = ("command", "shell", "env", "cwd", "timeout")
 SHELL_SCHEMA = {
     "$ref": "#/$defs/Config",
-    "$defs": {"Config": {"type": "object", "properties": {"command": {"type": "string"}, "timeout": {"type": "string"}}}},
+    "$defs": {"Config": {"type": "object", "properties": {key: {"type": "string"} for key in SHELL_KEYS}}},
 }
 
 
