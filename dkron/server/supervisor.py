@@ -100,8 +100,6 @@ class Supervisor:
         """Have a worker until it ends; return why there is none any more."""
         try:
             async with self._launching:
-                if self._stopping:
-                    return ""
                 worker = await self._take_over() or await self._start()
         except (OSError, DkronError) as error:
             return f"no worker could be started: {error}"

@@ -190,6 +190,7 @@ async def test_a_hello_sealed_for_the_other_direction_is_refused(listen: Any, co
         encode(["hello"]),
         encode(Offer(PROTOCOL, keyed=True, nonce=NONCE)) + b"x",
         bytes(4097),
+        encode(["offer", PROTOCOL, True, NONCE, "x" * 4096]),
     ],
 )
 async def test_a_garbled_offer_ends_the_connection(listen: Any, connect: Any, garbage: bytes, caplog: Any) -> None:
@@ -283,8 +284,8 @@ async def test_a_slow_handshake_is_cut(listen: Any, connect: Any, impatient: flo
 
 async def test_a_link_outlives_the_time_for_the_handshake(listen: Any, join: Any, impatient: float) -> None:
     station = await listen(KEY)
-    strangers = [await asyncio.open_connection(*station.address.split(":")) for _ in range(2)]
     link = await join(station)
+    strangers = [await asyncio.open_connection(*station.address.split(":")) for _ in range(2)]
     async with asyncio.timeout(impatient):
         for reader, writer in strangers:
             await asyncio.wait({asyncio.ensure_future(reader.read())})

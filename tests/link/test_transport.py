@@ -13,8 +13,9 @@ import pytest_asyncio
 
 from dkron.core.errors import LinkError
 from dkron.core.messages import Echo, Goodbye, Heartbeat, Hello, Order, Report, State
+from dkron.link.codec import TO_AGENT
 from dkron.link.dialer import dial
-from dkron.link.transport import MAX_WAITING
+from dkron.link.transport import MAX_WAITING, Link
 
 KEY = b"0123456789abcdef"
 
@@ -113,12 +114,12 @@ async def test_aborting_tells_the_other_end_why(listen: Any, join: Any) -> None:
     assert await station.ends.get() == "another agent took the name"
 
 
-async def test_a_link_that_is_aborted_at_once_is_still_hung_up(listen: Any, session: Any, hello: Hello) -> None:
-    station = await listen(KEY)
-    link, _ = await dial(station.address, hello, key=KEY, session=session)
+async def test_a_link_that_is_aborted_at_once_is_still_hung_up(listen: Any, connect: Any) -> None:
+    ws = await connect(await listen(KEY))
+    link = Link(ws, sends=b"", receives=b"", decoder=TO_AGENT, peer="somebody")
     link.abort("changed my mind")
     await link.close()
-    assert await station.ends.get() == "closed by the other end: changed my mind"
+    assert ws.closed
 
 
 async def test_silence_is_the_end_if_the_receiver_says_so(listen: Any, join: Any) -> None:
