@@ -1,0 +1,129 @@
+"""Where executors' own code runs: coroutines on a loop of their own in a second thread, plain functions in a pool of threads.
+
+So nothing that an executor does can hold the worker's main loop, on which links, journal and timers live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Final
+
+from dkron.core.interfaces import Outcome
+
+LEAVE: Final = 1.0  # seconds that coroutines get to end when the bench closes
+
+logger = logging.getLogger("dkron.agent")
+
+
+class Bench:
+    """Made on the worker's main loop, to which it brings the outcomes. Its threads start when they are first needed.
+
+    Args:
+        places: how many functions may run at once.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._main = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(places, thread_name_prefix="executor")
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="executors", daemon=True)
+        self._ready = threading.Event()
+        self._closing: asyncio.Event | None = None
+        self._second: asyncio.AbstractEventLoop | None = None
+
+    def run(self, work: Callable[[], Any], done: Callable[[Outcome], None]) -> Callable[[], None]:
+        """Run an executor's `run` where it belongs; `done(outcome)` follows on the main loop, also if it raises.
+
+        Returns:
+            what asks it to end: a coroutine is cancelled, a function cannot be.
+        """
+        if inspect.iscoroutinefunction(work):
+            return _Coroutine(work, lambda outcome: self._tell(done, outcome), self._loop()).cancel
+        self._pool.submit(lambda: self._tell(done, _call(work)))
+        return _nothing
+
+    def close(self) -> None:
+        """Cancel coroutines and wait a moment for them. Functions are left alone: their threads end with the process."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._second is not None and self._closing is not None:
+            with suppress(RuntimeError):  # closed already
+                self._second.call_soon_threadsafe(self._closing.set)
+            self._thread.join(LEAVE)
+
+    def _tell(self, done: Callable[[Outcome], None], outcome: Outcome) -> None:
+        with suppress(RuntimeError):  # the main loop is closed: nobody waits any more
+            self._main.call_soon_threadsafe(done, outcome)
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        if self._second is None:
+            self._thread.start()
+            self._ready.wait()
+        if self._second is None:
+            raise RuntimeError("the executors' loop did not start")
+        return self._second
+
+    async def _live(self) -> None:
+        self._closing = asyncio.Event()
+        self._second = asyncio.get_running_loop()
+        self._ready.set()
+        await self._closing.wait()
+
+
+class _Coroutine:
+    """A coroutine on the second loop, seen from the main one."""
+
+    def __init__(self, work: Callable[[], Any], tell: Callable[[Outcome], None], loop: asyncio.AbstractEventLoop) -> None:
+        self._work = work
+        self._tell = tell
+        self._loop = loop
+        self._task: asyncio.Task[Outcome] | None = None
+        loop.call_soon_threadsafe(self._begin)
+
+    def cancel(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and everything on it has ended
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(_await(self._work))
+        self._task.add_done_callback(self._over)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _over(self, task: asyncio.Task[Outcome]) -> None:
+        self._tell(Outcome(success=False, message="cancelled") if task.cancelled() else task.result())
+
+
+async def _await(work: Callable[[], Any]) -> Outcome:
+    try:
+        return _checked(await work())
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it raises is its own failure
+        return _failure(error)
+
+
+def _call(work: Callable[[], Any]) -> Outcome:
+    try:
+        return _checked(work())
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - as above
+        return _failure(error)
+
+
+def _checked(outcome: object) -> Outcome:
+    if isinstance(outcome, Outcome):
+        return outcome
+    return Outcome(success=False, message=f"the executor is at fault: it returned {type(outcome).__name__}, not an Outcome")
+
+
+def _failure(error: BaseException) -> Outcome:
+    logger.debug("an executor raised", exc_info=error)
+    return Outcome(success=False, message=f"{type(error).__name__}: {error}".rstrip(": "))
+
+
+def _nothing() -> None:
+    """Leave it alone."""

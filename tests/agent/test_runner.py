@@ -1,0 +1,257 @@
+"""Executors of every kind, with real processes, threads and coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+from doubles.effects import make_order
+
+from dkron.agent.orders import Ended
+from dkron.agent.output import LIMIT
+from dkron.agent.runner import Runner
+from dkron.core.clock import MILLISECOND, SECOND
+from dkron.core.interfaces import Command, Context, Outcome
+
+
+class Nothing(msgspec.Struct):
+    """A configuration without keys."""
+
+
+class Script(msgspec.Struct):
+    script: str
+    timeout_ms: int = 0
+
+
+class Shell:
+    """Describes a process."""
+
+    name = "shell"
+    config = Script
+
+    def command(self, context: Context) -> Command:
+        if context.config.script == "raise":
+            raise KeyError("oops")
+        if not context.config.script:
+            raise ValueError("script: must not be empty")
+        return Command(argv=["/bin/sh", "-c", context.config.script], timeout=context.config.timeout_ms * MILLISECOND)
+
+
+class Coroutine:
+    """Does what its job is called."""
+
+    name = "coroutine"
+    config = Nothing
+
+    async def run(self, context: Context) -> Any:
+        context.write(f"in {threading.current_thread().name}\n")
+        match context.job:
+            case "waits":
+                await asyncio.sleep(3600)
+            case "raises":
+                raise RuntimeError("no luck")
+            case "exits":
+                raise SystemExit(3)
+            case "returns":
+                return "what?"
+        return Outcome(success=True)
+
+
+class Function:
+    """The same, in a thread."""
+
+    name = "function"
+    config = Nothing
+
+    def run(self, context: Context) -> Any:
+        context.write(f"in {threading.current_thread().name}\n")
+        match context.job:
+            case "waits":
+                while not context.stopping:
+                    pass
+                return Outcome(success=False, message="asked to stop")
+            case "raises":
+                raise RuntimeError("no luck")
+            case "exits":
+                raise SystemExit(3)
+            case "returns":
+                return None
+        return Outcome(success=True)
+
+
+class Lab:
+    """A runner and what it tells."""
+
+    def __init__(self) -> None:
+        self.spawned: dict[str, int] = {}
+        self.ended: dict[str, Ended] = {}
+        self.runner = Runner(
+            node="n1",
+            executors={each.name: each for each in (Shell(), Coroutine(), Function())},
+            keeper=None,
+            places=10,
+            spawned=lambda execution, pid, _since: self.spawned.update({execution: pid}),
+            ended=self._ended,
+        )
+
+    def _ended(self, execution: str, ended: Ended) -> None:
+        assert execution not in self.ended
+        self.ended[execution] = ended
+
+    def start(self, executor: str, execution: str = "x", **changes: Any) -> None:
+        self.runner.start(make_order(execution, executor=executor, **{"config": {}, **changes}))
+        assert execution not in self.ended  # never within the call
+
+    async def end_of(self, execution: str = "x") -> Ended:
+        async with asyncio.timeout(10):
+            while execution not in self.ended:  # noqa: ASYNC110 - it is told by a plain call
+                await asyncio.sleep(0.005)
+        return self.ended[execution]
+
+    async def run(self, executor: str, **changes: Any) -> Ended:
+        self.start(executor, **changes)
+        return await self.end_of()
+
+
+@pytest_asyncio.fixture
+async def lab() -> AsyncIterator[Lab]:
+    lab = Lab()
+    yield lab
+    lab.runner.close()
+
+
+def script(text: str, **more: str) -> dict[str, str]:
+    return {"script": text, **more}
+
+
+class TestProcess:
+    async def test_that_succeeds(self, lab: Lab) -> None:
+        ended = await lab.run("shell", config=script("echo out; echo err >&2"))
+        assert ended == Ended(success=True, output=b"out\nerr\n", size=8)
+        assert lab.spawned["x"]
+
+    async def test_that_fails(self, lab: Lab) -> None:
+        ended = await lab.run("shell", config=script("echo out; exit 3"))
+        assert ended == Ended(success=False, message="exit status 3", output=b"out\n", size=4)
+
+    async def test_knows_what_it_runs_for(self, lab: Lab) -> None:
+        text = "echo $DKRON_JOB_NAME $DKRON_EXECUTION_ID $DKRON_SCHEDULED_AT $DKRON_ATTEMPT"
+        ended = await lab.run("shell", config=script(text), job="backup", attempt=2)
+        assert ended.output == b"backup x 2023-11-14T22:13:20Z 2\n"
+
+    async def test_that_is_ended(self, lab: Lab) -> None:
+        lab.start("shell", config=script("trap 'echo bye; exit 7' TERM; echo ready; sleep 3600 & wait"))
+        await self.says(lab, b"ready")
+        lab.runner.end("x", 5 * SECOND)
+        ended = await lab.end_of()
+        assert ended.message == "exit status 7"
+        assert ended.output == b"ready\nbye\n"
+
+    async def says(self, lab: Lab, word: bytes) -> None:
+        context = lab.runner._running["x"][0]
+        async with asyncio.timeout(10):
+            while word not in context.output.bytes():  # noqa: ASYNC110 - it comes from a process
+                await asyncio.sleep(0.005)
+
+    async def test_that_does_not_obey_is_killed(self, lab: Lab) -> None:
+        lab.start("shell", config=script("trap '' TERM; echo ready; sleep 3600; sleep 3600"))
+        await self.says(lab, b"ready")
+        lab.runner.end("x", 50 * MILLISECOND)
+        assert (await lab.end_of()).message == "signal: killed"
+
+    async def test_has_the_timeout_of_its_executor(self, lab: Lab) -> None:
+        ended = await lab.run("shell", config=script("echo begun; sleep 3600", timeout_ms="50"))
+        assert ended.message == "ended after its timeout of 0.05 s"
+        assert not ended.success
+
+    async def test_within_its_timeout_is_left_alone(self, lab: Lab) -> None:
+        assert (await lab.run("shell", config=script("true", timeout_ms="60000"))).success
+
+    async def test_output_is_cut_at_its_beginning(self, lab: Lab) -> None:
+        ended = await lab.run("shell", config=script("yes 0123456 | head -c 300000; echo end"))
+        assert (ended.size, ended.cut) == (300_004, True)
+        assert ended.output.endswith(b"\nend\n")
+        assert LIMIT < len(ended.output) < LIMIT + 100
+
+    async def test_leaves_no_descriptor_behind(self, lab: Lab) -> None:
+        await lab.run("shell", config=script("true"))
+        before = os.listdir("/proc/self/fd")  # noqa: PTH208
+        for n in range(50):
+            lab.start("shell", f"{n}", config=script("true"))
+        for n in range(50):
+            await lab.end_of(f"{n}")
+        assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208
+
+
+class TestWhatCannotStart:
+    async def test_because_there_is_no_such_executor(self, lab: Lab) -> None:
+        ended = await lab.run("shel")
+        assert ended.message == "node n1 has no executor 'shel': there are: coroutine, function, shell"
+
+    async def test_because_there_is_no_executor_at_all(self, lab: Lab) -> None:
+        lab.runner._executors = {}
+        assert "there are none; install one, such as dkron-shell-executor" in (await lab.run("shell")).message
+
+    @pytest.mark.parametrize(
+        ("config", "problem"),
+        [
+            ({}, "the configuration of executor shell is not valid: Object missing required field `script`"),
+            (script("true", timeout_ms="soon"), "Expected `int`, got `str` - at `$.timeout_ms`"),
+            (script(""), "script: must not be empty"),
+            (script("raise"), "executor shell is at fault: KeyError: 'oops'"),
+            (script("a\0b"), "cannot be handed to the system"),
+        ],
+    )
+    async def test_because_of_its_configuration(self, lab: Lab, config: dict[str, str], problem: str) -> None:
+        ended = await lab.run("shell", config=config)
+        assert problem in ended.message
+        assert not ended.success
+
+    async def test_is_not_ended(self, lab: Lab) -> None:
+        lab.start("shel")
+        lab.runner.end("x", 0)
+        await lab.end_of()
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "function"])
+class TestOwnCode:
+    async def test_runs_beside_the_main_loop(self, lab: Lab, kind: str) -> None:
+        ended = await lab.run(kind)
+        assert ended.success
+        assert ended.output.startswith(b"in executor")
+
+    async def test_that_raises_fails(self, lab: Lab, kind: str) -> None:
+        ended = await lab.run(kind, job="raises")
+        assert (ended.success, ended.message) == (False, "RuntimeError: no luck")
+        assert (await self.again(lab, kind)).success
+
+    async def test_that_exits_only_fails(self, lab: Lab, kind: str) -> None:
+        ended = await lab.run(kind, job="exits")
+        assert (ended.success, ended.message) == (False, "SystemExit: 3")
+        assert (await self.again(lab, kind)).success
+
+    async def test_that_returns_anything_else_is_at_fault(self, lab: Lab, kind: str) -> None:
+        ended = await lab.run(kind, job="returns")
+        assert "not an Outcome" in ended.message
+
+    async def test_can_be_asked_to_end(self, lab: Lab, kind: str) -> None:
+        lab.start(kind, job="waits")
+        lab.runner.end("x", 0)
+        assert (await lab.end_of()).message in {"cancelled", "asked to stop"}
+
+    async def again(self, lab: Lab, kind: str) -> Ended:
+        lab.start(kind, "again")
+        return await lab.end_of("again")
+
+
+async def test_a_closed_runner_leaves_no_coroutine_waiting() -> None:
+    lab = Lab()
+    lab.start("coroutine", job="waits")
+    lab.runner.close()
+    assert (await lab.end_of()).message == "cancelled"
