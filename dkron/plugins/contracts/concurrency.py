@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -84,9 +85,14 @@ class ConcurrencyPromises(StoreContract):
         client = connect()
         await client.open()
         await client.close()
-        for call in (client.range("c/"), client.commit({}, {"c/a": b""}), client.lease(self.lease_ttl)):
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: client.range("c/"),
+            lambda: client.commit({}, {"c/a": b""}),
+            lambda: client.lease(self.lease_ttl),
+        ]
+        for call in calls:
             with pytest.raises(StoreError):
-                await call
+                await call()
 
     async def _increment(self, client: Coordinator) -> None:
         done = 0

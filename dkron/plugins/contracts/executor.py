@@ -13,9 +13,11 @@ import msgspec
 import pytest
 
 from dkron.core.clock import SECOND, SystemClock
+from dkron.core.errors import InvalidInputError
 from dkron.core.interfaces import Command, DescribesProcess, Executor, Outcome, RunsWork
 from dkron.core.models import execution_id
 from dkron.plugins.contracts.support import POLL, Contract, bounded, eventually
+from dkron.plugins.executor_config import check_config, config_schema
 
 QUICKLY = SECOND // 20  # describing a process must not block the worker's loop
 
@@ -97,15 +99,13 @@ class ExecutorContract(Contract):
     @bounded
     async def test_its_model_makes_a_json_schema(self, executor: Executor) -> None:
         assert issubclass(executor.config, msgspec.Struct)
-        schema, components = msgspec.json.schema_components([executor.config])
-        assert schema
-        assert components
-        msgspec.json.encode(components)
+        assert msgspec.json.encode(config_schema(executor))
 
     @bounded
     async def test_a_good_configuration_is_decoded_from_text(self, executor: Executor, good_config: dict[str, str]) -> None:
         assert all(isinstance(value, str) for value in good_config.values()), "values are text on the wire"
         assert isinstance(decode(executor, good_config), executor.config)
+        check_config(executor, good_config)
 
     @bounded
     async def test_a_bad_configuration_is_refused_by_field(
@@ -115,6 +115,8 @@ class ExecutorContract(Contract):
             with pytest.raises((ValueError, msgspec.ValidationError)) as caught:
                 decode(executor, config)
             assert field in str(caught.value), "the sentence names the field"
+            with pytest.raises(InvalidInputError, match=field):
+                check_config(executor, config)
 
     @bounded
     async def test_it_succeeds_and_writes_its_output(self, executor: Executor, good_config: dict[str, str]) -> None:

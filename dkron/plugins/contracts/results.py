@@ -208,11 +208,13 @@ class ResultStoreContract(Contract):
         assert len(await results.list("slo")) == 150
 
     @bounded
-    async def test_all_bounds_of_a_sweep_hold_together(self, results: ResultStore) -> None:
+    async def test_the_narrowest_bound_of_a_sweep_counts(self, results: ResultStore) -> None:
         saved = [(record("slo", number), bytes(1000)) for number in range(10)]
         await results.save([*saved, (record("slo", age=5 * HOUR), b"")])
         await _listed(results, "slo", 11)
-        assert await results.sweep("slo", Retention(records=9, age=4 * HOUR, size=8000)) == 3
+        assert await results.sweep("slo", Retention(records=11, age=4 * HOUR, size=10_000)) == 1
+        assert await results.sweep("slo", Retention(records=9, age=4 * HOUR, size=10_000)) == 1
+        assert await results.sweep("slo", Retention(records=9, age=4 * HOUR, size=8000)) == 1
         assert await results.list("slo") == [one for one, _ in saved[:1:-1]]
 
     @bounded
