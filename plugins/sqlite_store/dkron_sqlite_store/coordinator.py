@@ -9,13 +9,14 @@ from typing import Final, cast
 
 from dkron.core.clock import Clock, SystemClock
 from dkron.core.errors import InvalidInputError
-from dkron.core.interfaces import Change, Listing
+from dkron.core.interfaces import Change, Entry, Listing
 from dkron_sqlite_store.client import Client
 from dkron_sqlite_store.leases import Grant
 from dkron_sqlite_store.requests import Commit
 
 MAX_GUARDS: Final = 127
 MAX_BYTES: Final = 1 << 20
+SLICE: Final = 5000  # entries: a millisecond or two
 
 
 class SqliteLease:
@@ -48,8 +49,16 @@ class SqliteCoordinator(Client):
         super().__init__(path, keyspace, clock or SystemClock())
 
     async def range(self, prefix: str) -> Listing:
-        """List everything under a prefix, from memory."""
-        return Listing(self.database.committer.revision, self.space.entries(prefix))
+        """List everything under a prefix, from memory; a long list is made in slices, so as not to hold the loop."""
+        revision = self.database.committer.revision
+        keys, rows = self.space.snapshot(prefix)
+        entries: list[Entry] = []
+        while len(entries) < len(keys):
+            if entries:
+                await asyncio.sleep(0)
+            part = slice(len(entries), len(entries) + SLICE)
+            entries += [Entry(key, row[0], row[1]) for key, row in zip(keys[part], rows[part], strict=True)]
+        return Listing(revision, entries)
 
     async def commit(
         self, guards: Mapping[str, int], puts: Mapping[str, bytes], deletes: Collection[str] = (), *, lease: int = 0

@@ -7,6 +7,7 @@ them, and if the batch fails it is *discarded*: readers never see what might be 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
@@ -14,7 +15,7 @@ from typing import Final, NamedTuple
 from sortedcontainers import SortedList
 
 from dkron.core.errors import CompactedError, GuardFailedError
-from dkron.core.interfaces import Change, Entry
+from dkron.core.interfaces import Change
 
 RING_COMMITS: Final = 10_000
 RING_BYTES: Final = 16 << 20
@@ -35,10 +36,10 @@ class Piece(NamedTuple):
 class Space:
     """The keys of one keyspace."""
 
-    def __init__(self, number: int, rows: Mapping[str, Row], revision: int) -> None:
+    def __init__(self, number: int, rows: dict[str, Row], revision: int) -> None:
         self.number = number
         self.staged: dict[str, Staged | None] = {}
-        self._rows = dict(rows)
+        self._rows = rows
         self._order: SortedList[str] = SortedList(rows)
         self._staged_pieces: list[Piece] = []
         self._ring: deque[Piece] = deque()
@@ -50,15 +51,10 @@ class Space:
         """Return what the file has under a key."""
         return self._rows.get(key)
 
-    def entries(self, prefix: str) -> list[Entry]:
-        """List what the file has under a prefix."""
-        found = []
-        for key in self._order.irange(prefix):
-            if not key.startswith(prefix):
-                break
-            row = self._rows[key]
-            found.append(Entry(key, row[0], row[1]))
-        return found
+    def snapshot(self, prefix: str) -> tuple[list[str], list[Row]]:
+        """Return the keys under a prefix, sorted, and their rows as they are now."""
+        keys = list(self._order.irange(prefix, _after(prefix), (True, False)))
+        return keys, [self._rows[key] for key in keys]
 
     def stage(
         self, guards: Mapping[str, int], puts: Mapping[str, bytes], deletes: Collection[str], lease: int, revision: int
@@ -145,3 +141,9 @@ class Space:
             oldest = self._ring.popleft()
             self._ring_size -= oldest.size
             self._forgotten = oldest.revision
+
+
+def _after(prefix: str) -> str | None:
+    """Return the least text above everything that begins with a prefix; None if there is none."""
+    stem = prefix.rstrip(chr(sys.maxunicode))
+    return stem[:-1] + chr(ord(stem[-1]) + 1) if stem else None
