@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any, Final
 
 import click
@@ -20,8 +20,7 @@ _TARGETS: Final = "X-Dkron-Targets"  # on how many nodes a job could run now
 _RUN: Final = "X-Dkron-Run"
 _HEADINGS: Final = ("NAME", "SCHEDULE", "ENABLED", "STATUS", "OK", "FAILED", "NEXT")
 _LABEL: Final = 18  # characters
-_SOON: Final = "20s"  # the server itself waits that long, so that a short run is told of at once
-_POLL: Final = 1  # seconds, between questions about a longer one
+_LONGEST_PAUSE: Final = 1.0  # seconds
 
 
 @click.group(no_args_is_help=False)
@@ -158,10 +157,9 @@ def _where(reply: Reply) -> str:
 @remote
 def run(client: Client, *, name: str, wait: bool, as_json: bool) -> int:
     """Run a job now."""
-    key = {"Idempotency-Key": secrets.token_hex(16)}
-    reply = client.ask("POST", ("v1", "jobs", name, "run"), query={"wait": _SOON} if wait else {}, headers=key)
+    reply = client.ask("POST", ("v1", "jobs", name, "run"), headers={"Idempotency-Key": secrets.token_hex(16)})
     started = reply.headers.get(_RUN, "")
-    executions = _ended(client, name, started) if wait else []
+    executions = _ended(client, reply.value, started) if wait else []
     if as_json:
         print_json(executions if wait else {"job": name, "run": started})
     elif wait:
@@ -171,22 +169,38 @@ def run(client: Client, *, name: str, wait: bool, as_json: bool) -> int:
     return FAILED if wait and not _succeeded(executions) else 0
 
 
-def _ended(client: Client, name: str, run: str) -> list[Json]:
-    """Wait until nothing of a run is open; return its executions."""
-    while True:
-        listed: list[Json] = client.get("v1", "jobs", name, "executions", output_size_limit=0).value
+def _ended(client: Client, job: Json, run: str) -> list[Json]:
+    """Wait until nothing of a run is open; return its executions, or none if the job went with them, as it succeeded."""
+    for pause in _pauses():
+        try:
+            listed: list[Json] = client.get("v1", "jobs", job["name"], "executions", output_size_limit=0).value
+        except MissingError:
+            if not job["ephemeral"]:
+                raise
+            click.echo(f"{job['name']} is gone, as an ephemeral job is after a success", err=True)
+            break
         ours = [execution for execution in listed if execution["run"] == run]
         if ours and not any(execution["status"] in OPEN for execution in ours):
             return ours
-        time.sleep(_POLL)
+        if not ours and pause == _LONGEST_PAUSE:
+            raise MissingError(f"the executions of this run of {job['name']} are no longer listed")
+        time.sleep(pause)
+    return []
 
 
-def _succeeded(executions: Iterable[Json]) -> bool:
-    """Tell whether each node's last attempt succeeded."""
-    last = {}
-    for execution in sorted(executions, key=lambda execution: int(execution["attempt"])):
-        last[execution.get("node_name")] = execution["success"]
-    return all(last.values())
+def _pauses() -> Iterator[float]:
+    """Yield how many seconds to wait between looks: a short run is told of at once, a long one costs little."""
+    pause = 0.1
+    while True:
+        yield pause
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+
+def _succeeded(executions: list[Json]) -> bool:
+    """Tell whether something ran, and the last attempt on each node succeeded."""
+    ran = [execution for execution in executions if execution["status"] not in {"skipped", "revoked"}]
+    last = {execution["node_name"]: execution["success"] for execution in sorted(ran, key=lambda execution: execution["attempt"])}
+    return not executions or (bool(last) and all(last.values()))
 
 
 @job.command()

@@ -102,6 +102,7 @@ def job(name: str, **values: Any) -> dict[str, Any]:
         "status": "success",
         "next": "2026-11-25T00:00:00Z",
         "dependent_jobs": None,
+        "ephemeral": False,
     }
     return stored | values
 
@@ -282,21 +283,35 @@ def test_run_answers_at_once_and_has_a_key_of_its_own(server: Server, output: An
         ([execution("1-n1"), execution("1-n2", node_name="n2")], 0),
         ([execution("1-n1"), execution("1-n2", node_name="n2", status="failed", success=False)], FAILED),
         ([execution("1-n1-2", attempt=2), execution("1-n1", status="failed", success=False)], 0),
+        ([execution("1-n2", node_name="n2"), execution("1-n1", status="revoked", success=False)], 0),
         ([execution("1", node_name=None, status="skipped", success=False, reason="no_target")], FAILED),
     ],
 )
 def test_run_wait_follows_to_the_end(
     server: Server, output: Any, monkeypatch: pytest.MonkeyPatch, ends: list[Any], status: int
 ) -> None:
-    monkeypatch.setattr("dkron.cli.jobs._POLL", 0)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     other = execution("0-n1", run="another", status="running")
     looks = iter([[other], [execution("1-n1", status="running"), other], [*ends, other]])
-    server.answers["POST /v1/jobs/backup/run"] = (202, job("backup"), {"X-Dkron-Run": RUN})
+    server.answers["POST /v1/jobs/backup/run"] = (200, job("backup"), {"X-Dkron-Run": RUN})
     server.answers["GET /v1/jobs/backup/executions"] = lambda _: (200, next(looks))
     assert run(["job", "run", "backup", "--wait"]) == status
     lines = output().out.splitlines()
     assert len(lines) == 1 + len(ends)
-    assert server.asked[0]["query"] == {"wait": "20s"}
+
+
+def test_run_wait_ends_when_the_run_cannot_be_followed(server: Server, output: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    server.answers["POST /v1/jobs/backup/run"] = (200, job("backup"), {"X-Dkron-Run": RUN})
+    server.answers["GET /v1/jobs/backup/executions"] = (200, [execution("0-n1", run="another")])
+    assert run(["job", "run", "backup", "--wait"]) == NOT_FOUND
+    assert output().err == "dkron: the executions of this run of backup are no longer listed\n"
+
+
+def test_an_ephemeral_job_that_is_gone_has_succeeded(server: Server, output: Any) -> None:
+    server.answers["POST /v1/jobs/once/run"] = (200, job("once", ephemeral=True), {"X-Dkron-Run": RUN})
+    assert run(["job", "run", "once", "--wait"]) == 0
+    assert output().err == "once is gone, as an ephemeral job is after a success\n"
 
 
 def test_delete_enable_and_disable(server: Server, output: Any) -> None:
