@@ -61,7 +61,7 @@ def _inherited() -> dict[bytes, bytes]:
 
 
 def _encode(variables: Mapping[str, str]) -> dict[bytes, bytes]:
-    return {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
+    return {name.encode(): value.encode() for name, value in variables.items()}
 
 
 def _readable(payload: bytes) -> int:
