@@ -62,7 +62,7 @@ def _start(settings: Settings) -> int:
         from dkron.server import process  # noqa: PLC0415 - see above
 
         return process.run(settings)
-    importlib.import_module("dkron.agent.launch").exec_worker(worker_settings(settings))
+    importlib.import_module("dkron.agent.startup").exec_worker(worker_settings(settings))
     return 0
 
 

@@ -1,0 +1,222 @@
+"""One server, put together from its parts, and taken apart in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Final
+
+from aiohttp import web
+
+from dkron.agent.startup import Workers
+from dkron.api.app import make_app
+from dkron.config import Settings, worker_settings
+from dkron.core.board import EXECUTORS, LEADER, Board, encode
+from dkron.core.clock import SystemClock
+from dkron.core.election import Election
+from dkron.core.errors import InvalidInputError, StoreError
+from dkron.core.membership import Members
+from dkron.core.messages import ToAgent
+from dkron.core.models import Notice, Skips
+from dkron.core.scheduler import Scheduler
+from dkron.link.acceptor import Acceptor
+from dkron.plugins.hookspecs import PluginSettings
+from dkron.plugins.manager import PluginManager
+from dkron.server import stores
+from dkron.server.catalogue import Catalogue
+from dkron.server.hub import Hub
+from dkron.server.leading import Leading
+from dkron.server.listener import CoreListener
+from dkron.server.outbox import Outbox
+from dkron.server.saver import ResultSaver
+from dkron.server.service import LocalService
+from dkron.server.supervisor import Supervisor
+
+STORE_AGAIN: Final = 1.0  # seconds between attempts to reach the store at the start
+
+log = logging.getLogger(__name__)
+
+
+class Observer:
+    """Tells plugins what happened, and deletes the history of jobs that are gone."""
+
+    def __init__(self, plugins: PluginManager, saver: ResultSaver) -> None:
+        self._plugins = plugins
+        self._saver = saver
+
+    def finished(self, notices: Iterable[Notice]) -> None:
+        """These runs have ended."""
+        for notice in notices:
+            self._plugins.run_finished(notice)
+
+    def skipped(self, job: str, skips: Skips) -> None:
+        """A due instant was skipped."""
+        self._plugins.run_skipped(job, skips)
+
+    def deleted(self, job: str) -> None:
+        """A job is gone."""
+        self._saver.forget(job)
+
+
+class Node:
+    """A server process: `start` it, wait for whatever ends it, `stop` it."""
+
+    def __init__(self, settings: Settings, leave: Callable[[], None]) -> None:
+        self._settings = settings
+        self._clock = SystemClock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._plugins = PluginManager.load(
+            PluginSettings(node=settings.node_name, server=True, data_dir=settings.data_dir, options=settings.plugins),
+            block=settings.block_plugins,
+            only=settings.only_plugins,
+        )
+        self._stores = stores.choose(settings, self._plugins)
+        self._board = Board()
+        self._members = Members()
+        self._saver = ResultSaver(self._stores.results, self._clock, settings.kept)
+        self._catalogue = Catalogue(self._plugins, self._board, self._members)
+        self._scheduler = self._make_scheduler()
+        self._leading = self._make_leading()
+        self._hub = Hub(self._make_listener(), self._clock)
+        self._acceptor = Acceptor(key=settings.key, clock=self._clock, on_hello=self._hub.hello, on_link=self._hub.serve)
+        self._supervisor = Supervisor(worker_settings(settings), Workers())
+        self._service = self._make_service(leave)
+        self._api: web.AppRunner | None = None
+
+    # --- parts ---
+
+    def _make_scheduler(self) -> Scheduler:
+        return Scheduler(
+            clock=self._clock,
+            coordinator=self._stores.coordinator,
+            board=self._board,
+            members=self._members,
+            saver=self._saver,
+            observer=Observer(self._plugins, self._saver),
+            send=self._send,
+            notify=bool(self._plugins.notifiers()),
+            random=Random(),  # noqa: S311 - chooses nodes, guards nothing
+        )
+
+    def _make_leading(self) -> Leading:
+        election = Election(
+            coordinator=self._stores.coordinator,
+            clock=self._clock,
+            board=self._board,
+            members=self._members,
+            server=self._settings.node_name,
+            nonce=secrets.token_hex(8),
+        )
+        outbox = Outbox(
+            coordinator=self._stores.coordinator, clock=self._clock, board=self._board, notifiers=self._plugins.notifiers()
+        )
+        return Leading(
+            coordinator=self._stores.coordinator,
+            clock=self._clock,
+            board=self._board,
+            election=election,
+            scheduler=self._scheduler,
+            outbox=outbox,
+            changed=self._plugins.leadership_changed,
+        )
+
+    def _make_listener(self) -> CoreListener:
+        return CoreListener(
+            server=self._settings.node_name,
+            clock=self._clock,
+            board=self._board,
+            members=self._members,
+            scheduler=self._scheduler,
+            servers=lambda: [(self._settings.node_name, str(self._settings.advertised.dialled))],
+            newcomer=self._remember_executors,
+        )
+
+    def _make_service(self, leave: Callable[[], None]) -> LocalService:
+        return LocalService(
+            node=self._settings.node_name,
+            clock=self._clock,
+            board=self._board,
+            members=self._members,
+            scheduler=self._scheduler,
+            leading=self._leading,
+            results=self._stores.results,
+            catalogue=self._catalogue,
+            leave=leave,
+        )
+
+    def _send(self, agent: str, message: ToAgent) -> bool:
+        return self._hub.send(agent, message)
+
+    def _remember_executors(self) -> None:
+        """Keep what nodes told about executors, so that jobs can be saved while these nodes are away."""
+        leader = self._board.leader
+        unknown = self._catalogue.unknown()
+        if unknown and leader is not None and self._scheduler.leads:
+            self._task(self._store_executors({**self._board.executors, **unknown}))
+
+    async def _store_executors(self, executors: dict[str, dict[str, object]]) -> None:
+        guards = {LEADER: self._board.leader_revision, EXECUTORS: self._board.executors_revision}
+        try:
+            await self._stores.coordinator.commit(guards, {EXECUTORS: encode(executors)})
+        except StoreError as error:
+            log.debug("executors are remembered at the next occasion: %s", error)
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Open the stores and the doors, then start the worker.
+
+        Raises:
+            InvalidInputError: an address cannot be listened on.
+            StoreError: the embedded store cannot be opened.
+        """
+        for problem in self._plugins.problems:
+            log.error("%s", problem)
+        await self._stores.coordinator.open()
+        await self._stores.results.open()
+        self._task(self._leading.run())
+        self._task(self._hub.watch())
+        await asyncio.wait_for(self._leading.ready.wait(), None)
+        await self._serve_api()
+        link = await self._acceptor.listen(self._settings.link)
+        log.info("agents link at %s, the API is at http://%s/v1", link, self._settings.http)
+        self._task(self._supervisor.run())
+
+    async def stop(self) -> None:
+        """End everything in order: no new claims, the worker's jobs, the leadership, the stores."""
+        if self._scheduler.leads:
+            await self._scheduler.rest()
+        await self._supervisor.stop()
+        for task in reversed(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._hub.close("the server stops")
+        await self._acceptor.close()
+        if self._api is not None:
+            await self._api.cleanup()
+        await self._saver.close()
+        await self._stores.results.close()
+        await self._stores.coordinator.close()
+        self._plugins.close()
+
+    async def _serve_api(self) -> None:
+        address = self._settings.http
+        self._api = web.AppRunner(make_app(self._service), access_log=None, shutdown_timeout=1.0)
+        await self._api.setup()
+        try:
+            await web.TCPSite(self._api, address.host or None, address.port, backlog=1024).start()
+        except OSError as error:
+            raise InvalidInputError("http-addr", f"cannot listen on {address}: {error.strerror or error}") from None
+
+    def _task(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        self._tasks.append(task)
+        task.add_done_callback(_report_end)
+
+
+def _report_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("a part of the server ended: %s", error, exc_info=error)
