@@ -12,7 +12,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `join` lists link addresses (`host:port`), tried until one answers, for ever or `retry_max` times, `retry_interval` apart;
     `key` is the shared key of the links, raw, or b"" for none. `supervised`: a server started it beside itself, so it leaves
-    when it has been idle without any server for `alone_after`.
+    when it has been idle without any server for `alone_after`. `slot` is the one to take, if not any; a `retiring` worker only
+    tells what the slot's journal owes.
     """
 
     node: str
@@ -31,3 +32,5 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     block_plugins: tuple[str, ...] = ()
     only_plugins: tuple[str, ...] = ()
     plugin_options: dict[str, dict[str, object]] = {}
+    slot: int | None = None
+    retiring: bool = False

@@ -1,0 +1,89 @@
+"""Final answers on their way to the leader, oldest first, each told again until it is acknowledged."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from dkron.core.clock import SECOND
+from dkron.core.messages import Report
+
+MOST: Final = 1_000  # answers on their way at once
+MOST_BYTES: Final = 8 << 20  # of output in them
+AGAIN: Final = 10 * SECOND  # after which an answer that nobody acknowledged is told again, on the same link too
+
+
+class _Flight(NamedTuple):
+    since: int
+    size: int
+
+
+class Delivery:
+    """Keeps no answer itself, only their ids.
+
+    Args:
+        answer: returns an answer to tell, or None if there is nothing to tell any more.
+        send: tells the leader; False if there is none, and then everything waits for `restart`.
+    """
+
+    def __init__(self, answer: Callable[[str], Report | None], send: Callable[[Report], bool]) -> None:
+        self._answer = answer
+        self._send = send
+        self._waiting: OrderedDict[str, None] = OrderedDict()
+        self._flying: OrderedDict[str, _Flight] = OrderedDict()  # the oldest first
+        self._bytes = 0
+        self._led = False
+
+    def add(self, execution: str, now: int) -> None:
+        """Tell an answer, or tell it again."""
+        self._land(execution)
+        self._waiting[execution] = None
+        self._pump(now)
+
+    def acknowledged(self, executions: Iterable[str], now: int) -> None:
+        """Tell these no more."""
+        for execution in executions:
+            self._land(execution)
+            self._waiting.pop(execution, None)
+        self._pump(now)
+
+    def restart(self, now: int) -> None:
+        """Tell everything again: there is a leader, or another one, or another link to it."""
+        self._led = True
+        self._recall(list(self._flying))
+        self._pump(now)
+
+    def tick(self, now: int) -> None:
+        """Tell again what nobody has acknowledged for long."""
+        late = []
+        for execution, flight in self._flying.items():
+            if now - flight.since < AGAIN:
+                break
+            late.append(execution)
+        self._recall(late)
+        self._pump(now)
+
+    def _pump(self, now: int) -> None:
+        while self._led and self._waiting and len(self._flying) < MOST and self._bytes < MOST_BYTES:
+            execution = next(iter(self._waiting))
+            report = self._answer(execution)
+            if report is not None:
+                if not self._send(report):
+                    self._led = False
+                    return
+                self._flying[execution] = _Flight(now, len(report.output))
+                self._bytes += len(report.output)
+            del self._waiting[execution]
+
+    def _recall(self, executions: list[str]) -> None:
+        """Put these before all that wait: they are older."""
+        for execution in reversed(executions):
+            self._land(execution)
+            self._waiting[execution] = None
+            self._waiting.move_to_end(execution, last=False)
+
+    def _land(self, execution: str) -> None:
+        flight = self._flying.pop(execution, None)
+        if flight is not None:
+            self._bytes -= flight.size

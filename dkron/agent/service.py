@@ -1,0 +1,114 @@
+"""What the worker's process consists of, put together and taken apart in order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+from msgspec.structs import replace
+
+from dkron import __version__, logs
+from dkron.agent import control, slot
+from dkron.agent.control import Meet, Request, Retire, Self
+from dkron.agent.keeper import Keeper
+from dkron.agent.settings import WorkerSettings
+from dkron.agent.slot import Slot, SlotError
+from dkron.agent.startup import WorkerProcess, fingerprint, start_worker
+from dkron.agent.worker import Worker
+from dkron.core.clock import SystemClock
+from dkron.core.interfaces import Executor
+from dkron.plugins.hookspecs import PluginSettings
+from dkron.plugins.manager import PluginManager
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_SHORT: Final = 12  # digits of it tell two boots apart
+
+logger = logging.getLogger("dkron.agent")
+
+
+def run(settings: WorkerSettings, keeper: Keeper) -> int:
+    """Run a worker until it has left; return the exit status."""
+    logs.setup(settings.log_level, as_json=settings.log_json)
+    try:
+        held = slot.take(settings.data_dir, settings.slot)
+    except SlotError as error:
+        logger.critical("%s", error)
+        keeper.close()
+        return 1
+    status, spent = 1, False
+    try:
+        status, spent = asyncio.run(_live(settings, held, keeper))
+    except OSError as error:
+        logger.critical("data-dir: %s cannot be used: %s", error.filename or settings.data_dir, error.strerror or error)
+    keeper.close()  # before the lock is free: nothing of this worker runs when the next one begins
+    held.release(remove=spent)
+    return status
+
+
+async def _live(settings: WorkerSettings, held: Slot, keeper: Keeper) -> tuple[int, bool]:
+    """Run the worker; return the exit status, and whether its slot is of no use any more."""
+    executors = _executors(settings)
+    boot = _BOOT_ID.read_text().replace("-", "")[:_SHORT]
+    async with aiohttp.ClientSession() as session:
+        worker = Worker(settings, held, keeper, executors, clock=SystemClock(), boot=boot, session=session)
+        async with control.listen(held.folder, partial(_obey, worker, settings, fingerprint(settings))):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, worker.terminate)
+            worker.start()
+            adopted = [] if settings.retiring else _adopt(settings)
+            gc.freeze()  # what is here now stays: no collection looks at it again
+            await worker.done.wait()
+            await worker.close()
+    del adopted
+    return int(worker.failed), worker.servers.retiring and worker.orders.settled
+
+
+def _executors(settings: WorkerSettings) -> dict[str, Executor]:
+    plugins = PluginManager.load(
+        PluginSettings(node=settings.node, data_dir=settings.data_dir, options=settings.plugin_options),
+        block=settings.block_plugins,
+        only=settings.only_plugins,
+    )
+    executors = plugins.executors()
+    for problem in plugins.problems:
+        logger.error("%s", problem)
+    if not executors:
+        logger.warning("this node has no executor, so it can run nothing: install one, such as dkron-shell-executor")
+    return executors
+
+
+def _obey(worker: Worker, settings: WorkerSettings, started_as: str, request: Request) -> Self:
+    match request:
+        case Meet(servers=servers):
+            worker.servers.uplinks.meet(servers)
+        case Retire():
+            worker.retire()
+    return Self(
+        pid=os.getpid(),
+        node=settings.node,
+        agent=worker.orders.agent,
+        version=__version__,
+        cluster=worker.servers.cluster,
+        fingerprint=started_as,
+        retiring=worker.servers.retiring,
+        running=worker.orders.running,
+    )
+
+
+def _adopt(settings: WorkerSettings) -> list[WorkerProcess]:
+    """Have what dead workers left in other slots told by workers that do nothing else, and then remove those slots."""
+    adopted = []
+    for folder in slot.folders(settings.data_dir):
+        if slot.is_free(folder):
+            heir = replace(settings, slot=int(folder.name), retiring=True, supervised=True)
+            with suppress(OSError):  # the next worker tries again
+                adopted.append(start_worker(heir))
+    return adopted

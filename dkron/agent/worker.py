@@ -1,0 +1,287 @@
+"""The worker: it brings orders, journal, executors and links together, and reads the clocks for them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+
+import aiohttp
+from msgspec.structs import replace
+
+from dkron.agent.allegiance import Allegiance
+from dkron.agent.delivery import Delivery
+from dkron.agent.journal import Journal, JournalError
+from dkron.agent.keeper import Keeper
+from dkron.agent.orders import GRACE, Ended, Orders
+from dkron.agent.reaper import kill_leftovers
+from dkron.agent.runner import Runner
+from dkron.agent.settings import WorkerSettings
+from dkron.agent.slot import Slot
+from dkron.core.clock import MILLISECOND, SECOND, Clock
+from dkron.core.interfaces import Executor
+from dkron.core.messages import HEARTBEAT, Order, Report, State
+from dkron.plugins.executor_config import config_schema
+
+SLICE: Final = 4 * MILLISECOND  # for which starts may hold the loop before others get a turn
+LINGER: Final = 5.0  # seconds for which a leaving worker waits for its last results to be acknowledged
+HURRY: Final = 2.0  # seconds that a worker takes to end at once
+
+logger = logging.getLogger("dkron.agent")
+
+
+class Worker:
+    """One incarnation, from `start` until it is `done`. Lives on the running loop.
+
+    Args:
+        settings: of this worker.
+        slot: held by it.
+        keeper: kills what it leaves behind; its marker is the incarnation's nonce.
+        executors: by name.
+        clock: of this machine.
+        boot: the kernel's boot id.
+        session: for all links.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        slot: Slot,
+        keeper: Keeper,
+        executors: Mapping[str, Executor],
+        *,
+        clock: Clock,
+        boot: str,
+        session: aiohttp.ClientSession,
+    ) -> None:
+        self.done = asyncio.Event()
+        self.failed = False
+        self._terminated = False
+        self._settings = settings
+        self._slot = slot
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._journal = Journal(slot.journal, boot=boot, nonce=keeper.marker)
+        self._delivery = Delivery(self._final, self._tell)
+        self.orders = self._recover(f"{self._journal.id}.{boot}.{keeper.marker}")
+        self._runner = Runner(
+            node=settings.node,
+            executors=executors,
+            keeper=keeper,
+            places=settings.places,
+            spawned=self._journal.spawned,
+            ended=self._ended,
+        )
+        self.servers = Allegiance(
+            settings,
+            self.orders,
+            self._delivery,
+            schemas={name: _schema(executor) for name, executor in executors.items()},
+            clock=clock,
+            session=session,
+            heard=self._settle_soon,
+            gave_up=self._give_up,
+        )
+        self._seen = clock.boot()  # when a server was last linked
+        self._settling = False
+        self._wake: asyncio.TimerHandle | None = None
+        self._wake_at: int | None = None
+        self._patience: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to dial, and to beat."""
+        if self._settings.retiring:
+            self.retire()
+        self.servers.uplinks.start()
+        self._beat()
+
+    async def close(self) -> None:
+        """Say goodbye, and write what is left."""
+        await self.servers.uplinks.close("the worker leaves")
+        self._runner.close()
+        await self._journal.close()
+
+    def _recover(self, agent: str) -> Orders:
+        """Take over from the slot's last incarnation: what still runs of it is killed before anybody hears that it is lost."""
+        recovered = self._journal.recovered
+        if recovered.nonce:
+            killed = kill_leftovers(recovered.groups, recovered.nonce)
+            logger.warning("the worker before this one died at work", extra={"killed": killed})
+        return Orders(agent, self, places=self._settings.places, recovered=recovered.reports)
+
+    # --- the end ----------------------------------------------------------------------------------------------------------
+
+    def terminate(self) -> None:
+        """Leave in order, within the time that the settings give for that; the second time, at once."""
+        if self._terminated:
+            logger.warning("the worker ends at once")
+            self.orders.end_all("the worker was ended while it ran", 0)
+            self._loop.call_later(HURRY, self.done.set)
+            return
+        self._terminated = True
+        self.leave("it was told to")
+        if self._settings.drain:
+            self._loop.call_later(self._settings.drain / SECOND, self._drained)
+
+    def leave(self, why: str) -> None:
+        """Take no new orders, finish what was accepted, report, and be done."""
+        if not self.orders.leaving:
+            logger.info("the worker leaves: %s", why, extra={"running": self.orders.running})
+            self.orders.leave()
+            self.servers.beat()
+        self._settle_soon()
+
+    def retire(self) -> None:
+        """Leave likewise, however long it takes, while another worker begins under the node's name."""
+        self._slot.retire()
+        self.servers.retire()
+        self.leave("another takes its place")
+
+    def _drained(self) -> None:
+        self.orders.end_all("ended by its worker, which leaves and whose time to drain is over", GRACE)
+        self._settle_soon()
+
+    def _give_up(self, why: str) -> None:
+        if not self._settings.supervised:
+            logger.error("the worker ends, as no server takes it in: %s", why)
+            self.failed = True
+            self.done.set()
+
+    def _consider_the_end(self) -> None:
+        """Be done when nothing is under way. What nobody acknowledges in time, the journal keeps for the next worker."""
+        if not self.orders.leaving or self.orders.waiting or self.orders.running:
+            return
+        if self.orders.settled:
+            self.done.set()
+        elif self._patience is None and (self._terminated or not self.servers.retiring):
+            self._patience = self._loop.call_later(LINGER, self.done.set)
+
+    def _consider_solitude(self, now: int) -> None:
+        """End what no server needs any more, and nobody would ever end."""
+        if not self.servers.alone:
+            self._seen = now
+        busy = self.orders.waiting or self.orders.running
+        if self._settings.supervised and not busy and now - self._seen >= self._settings.alone_after:
+            logger.warning("the worker ends: it has been idle without any server for long")
+            self.done.set()
+        if self._slot.gone:
+            self.leave("its data dir is gone")
+
+    # --- time -------------------------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        self._loop.call_later(HEARTBEAT / SECOND, self._beat)
+        now = self._clock.boot()
+        self.servers.beat()
+        self.servers.uplinks.beat()
+        self._delivery.tick(now)
+        self._consider_solitude(now)
+        self._settle_soon()  # also for what the timer slept through while the machine was suspended
+
+    def _settle_soon(self) -> None:
+        """See what is due at the end of this turn of the loop, once for all that happens in it."""
+        if not self._settling:
+            self._settling = True
+            self._loop.call_soon(self._settle)
+
+    def _settle(self) -> None:
+        self._settling = False
+        now = self._clock.boot()
+        self.orders.tick(now)
+        deadline = now + SLICE
+        while (order := self.orders.next_start(now)) is not None:
+            self._start(order)
+            now = self._clock.boot()
+            if now >= deadline:
+                self._settle_soon()
+                return
+        self._sleep(now)
+        self._consider_the_end()
+
+    def _sleep(self, now: int) -> None:
+        wake = self.orders.next_wake()
+        if wake == self._wake_at:
+            return
+        if self._wake is not None:
+            self._wake.cancel()
+        self._wake_at = wake
+        self._wake = None if wake is None else self._loop.call_later((wake - now) / SECOND, self._woken)
+
+    def _woken(self) -> None:
+        self._wake = self._wake_at = None
+        self._settle()
+
+    # --- executions -------------------------------------------------------------------------------------------------------
+
+    def _start(self, order: Order) -> None:
+        """Start what is due: first the journal, then the work, in one step with the check of the lease (R4, R6)."""
+        try:
+            self._journal.started(order.id)
+        except JournalError as error:
+            self.orders.unstarted(order.id, str(error))
+            return
+        self.orders.started(order.id, self._clock.wall())
+        self._runner.start(order)
+
+    def _armed(self, execution: str, trouble: str) -> None:
+        if trouble:
+            self.orders.unarmed(execution, trouble)
+        else:
+            self.orders.armed(execution, self._clock.boot())
+        self._settle_soon()
+
+    def _ended(self, execution: str, ended: Ended) -> None:
+        self.orders.ended(execution, ended, self._clock.wall())
+        self._settle_soon()
+
+    def _recorded(self, execution: str) -> None:
+        self.orders.recorded(execution)
+        self._settle_soon()
+
+    # --- the effects of orders --------------------------------------------------------------------------------------------
+
+    def arm(self, order: Order) -> None:
+        """Journal an order."""
+        self._journal.armed(order.id, order.job, order.run, partial(self._armed, order.id))
+
+    def record(self, report: Report) -> None:
+        """Journal a result."""
+        self._journal.result(report, partial(self._recorded, report.id))
+
+    def forget(self, execution: str) -> None:
+        """Let the journal forget."""
+        self._journal.forget(execution)
+
+    def send(self, report: Report) -> None:
+        """Tell the leader, if it is there."""
+        self.servers.tell(report)
+
+    def deliver(self, execution: str) -> None:
+        """Tell the leader until it has it."""
+        self._delivery.add(execution, self._clock.boot())
+
+    def end(self, execution: str, grace: int) -> None:
+        """End what runs."""
+        self._runner.end(execution, grace)
+
+    def _tell(self, report: Report) -> bool:
+        return self.servers.tell(report)
+
+    def _final(self, execution: str) -> Report | None:
+        """Return a final answer, with the output that the journal keeps."""
+        answer = self.orders.answer(execution)
+        if answer is None or answer.state is not State.FINISHED:
+            return answer
+        kept = self._journal.read(execution)
+        return replace(answer, output=kept.output) if kept is not None else answer
+
+
+def _schema(executor: Executor) -> dict[str, Any]:
+    """Return what servers check an executor's configuration against; nothing for a model that has no schema."""
+    try:
+        return config_schema(executor)
+    except TypeError as error:
+        logger.warning("executor %s: its configuration can be checked here only: %s", executor.name, error)
+        return {}
