@@ -12,10 +12,11 @@ import signal
 from typing import Final, Protocol
 
 from dkron.agent.settings import WorkerSettings
+from dkron.agent.startup import Workers
 from dkron.core.clock import MILLISECOND, SECOND, Clock, SystemClock
 from dkron.core.errors import DkronError
 
-FIRST_PAUSE: Final = 250 * MILLISECOND  # before a worker that died is started again; doubled each time
+FIRST_PAUSE: Final = 100 * MILLISECOND  # before a worker that died is started again; doubled each time
 LONGEST_PAUSE: Final = 30 * SECOND
 STEADY: Final = 60 * SECOND  # a worker that lived for so long did not die of its start
 GRACE: Final = 10 * SECOND  # beyond the drain, before a worker that should end is killed
@@ -59,9 +60,9 @@ class Launcher(Protocol):
 class Supervisor:
     """`run` it in a task, and `stop` it before the task is cancelled."""
 
-    def __init__(self, settings: WorkerSettings, launcher: Launcher, clock: Clock | None = None) -> None:
+    def __init__(self, settings: WorkerSettings, launcher: Launcher | None = None, clock: Clock | None = None) -> None:
         self._settings = settings
-        self._launcher = launcher
+        self._launcher = launcher or Workers()
         self._clock = clock or SystemClock()
         self._workers: set[Worker] = set()  # the present one, and those that retire
         self._stopping = False

@@ -142,7 +142,7 @@ async def test_a_worker_that_dies_is_back_with_growing_pauses(world: World, capl
     await world.run(13)
     assert world.clock.slept[:4] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE, 8 * FIRST_PAUSE]
     assert world.clock.slept[-1] == LONGEST_PAUSE
-    assert "the worker (pid 1) has ended: killed by SIGKILL; starting a worker again in 0.25 s" in caplog.text
+    assert "the worker (pid 1) has ended: killed by SIGKILL; starting a worker again in 0.1 s" in caplog.text
 
 
 async def test_after_a_long_life_the_pause_is_short_again(world: World) -> None:
@@ -160,7 +160,7 @@ async def test_after_a_long_life_the_pause_is_short_again(world: World) -> None:
 async def test_a_worker_that_cannot_be_started_is_tried_again(world: World, failure: Exception, caplog: Any) -> None:
     world.launcher.failures = [failure, failure]
     await world.run()
-    assert f"no worker could be started: {failure}; starting a worker again in 0.25 s" in caplog.text
+    assert f"no worker could be started: {failure}; starting a worker again in 0.1 s" in caplog.text
     assert world.clock.slept == [FIRST_PAUSE, 2 * FIRST_PAUSE]
 
 

@@ -1,0 +1,153 @@
+"""The supervisor with real workers, over real links."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from msgspec.structs import replace
+
+from dkron.addresses import Address
+from dkron.agent.settings import WorkerSettings
+from dkron.core.clock import SECOND, SystemClock
+from dkron.core.messages import Echo, Goodbye, Heartbeat, Hello, Report, Welcome
+from dkron.core.models import journal_of
+from dkron.link.acceptor import Acceptor
+from dkron.server.hub import Hub
+from dkron.server.supervisor import Supervisor
+
+pytestmark = pytest.mark.processes
+
+KEY = b"0123456789abcdef"
+
+
+class Server:
+    """What workers need of a server: links, and a supervisor that can be lost and had anew."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.hub = Hub(self, self.clock)
+        self.hellos: dict[str, Hello] = {}
+        self.left: list[str] = []
+        self.supervisor = Supervisor(settings)
+        self.running: asyncio.Task[None] | None = None
+
+    def hello(self, hello: Hello, address: str, port: int) -> Welcome | Goodbye:
+        assert (address, hello.node) == ("127.0.0.1", "n1")
+        assert port > 0
+        self.hellos[hello.agent] = hello
+        return Welcome("c1", "s1", [], 1)
+
+    def joined(self, agent: str) -> None:
+        self.hub.send(agent, Echo(1, 0))
+
+    def heartbeat(self, agent: str, beat: Heartbeat) -> None:
+        self.hub.send(agent, Echo(1, beat.reading))
+
+    def report(self, agent: str, report: Report) -> None:
+        raise AssertionError(agent, report)
+
+    def closed(self, agent: str, reason: str, *, left: bool) -> None:
+        assert reason
+        if left:
+            self.left.append(agent)
+
+    def supervise(self, settings: WorkerSettings) -> None:
+        """Begin with a new supervisor, as a server does that was killed and started again."""
+        if self.running is not None:
+            self.running.cancel()
+        self.supervisor = Supervisor(settings)
+        self.running = asyncio.ensure_future(self.supervisor.run())
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():  # noqa: ASYNC110 - any condition
+                await asyncio.sleep(0.01)
+
+    async def worker(self, *, other_than: str = "") -> tuple[str, int]:
+        """Wait for a worker that holds the name; return its incarnation and its pid."""
+        await self.until(lambda: any(agent != other_than and not self.hellos[agent].retiring for agent in self.hub))
+        (agent,) = [agent for agent in self.hub if agent != other_than and not self.hellos[agent].retiring]
+        return agent, max(worker.pid for worker in self.supervisor._workers)
+
+
+def exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest_asyncio.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    settings = WorkerSettings(node="n1", data_dir=str(tmp_path), key=KEY, supervised=True, drain=SECOND, log_level="error")
+    server = Server(settings)
+    acceptor = Acceptor(key=KEY, clock=server.clock, on_hello=server.hub.hello, on_link=server.hub.serve)
+    address = await acceptor.listen(Address("127.0.0.1", 0))
+    server.settings = replace(settings, join=(str(address),))
+    yield server
+    await server.supervisor.stop()
+    if server.running is not None:
+        server.running.cancel()
+        with suppress(asyncio.CancelledError):
+            await server.running
+    await server.hub.close("over")
+    await acceptor.close()
+
+
+async def test_a_killed_worker_is_back_over_the_same_journal(server: Server) -> None:
+    server.supervise(server.settings)
+    agent, pid = await server.worker()
+    os.kill(pid, signal.SIGKILL)
+    again, next_pid = await server.worker(other_than=agent)
+    assert again != agent
+    assert next_pid != pid
+    assert journal_of(again) == journal_of(agent)
+
+
+async def test_a_server_that_comes_back_takes_its_worker_over(server: Server) -> None:
+    server.supervise(server.settings)
+    agent, pid = await server.worker()
+    server.supervise(server.settings)
+    await server.until(lambda: bool(server.supervisor._workers))
+    assert await server.worker() == (agent, pid)
+    os.kill(pid, signal.SIGKILL)  # it is watched like one of its own
+    assert (await server.worker(other_than=agent))[1] != pid
+
+
+async def test_a_worker_with_other_settings_retires(server: Server) -> None:
+    server.supervise(server.settings)
+    agent, pid = await server.worker()
+    server.supervise(replace(server.settings, tags={"role": "web"}))
+    await server.until(lambda: agent in server.left)
+    again, next_pid = await server.worker(other_than=agent)
+    assert server.hellos[again].tags == {"role": "web"}
+    assert server.hellos[agent].retiring
+    assert journal_of(again) != journal_of(agent)
+    assert next_pid != pid
+    await server.until(lambda: not exists(pid))
+
+
+async def test_stopping_ends_the_worker_in_order(server: Server) -> None:
+    server.supervise(server.settings)
+    agent, pid = await server.worker()
+    await server.supervisor.stop()
+    assert server.left == [agent]
+    assert not exists(pid)
+
+
+async def test_a_worker_that_does_not_end_is_killed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dkron.server.supervisor.GRACE", 0)
+    server.supervise(replace(server.settings, drain=SECOND // 10))
+    _, pid = await server.worker()
+    os.kill(pid, signal.SIGSTOP)
+    await server.supervisor.stop()
+    assert not exists(pid)
