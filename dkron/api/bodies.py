@@ -29,7 +29,13 @@ MOST_RETRIES: Final = 100
 _NAMED: Final = 64  # characters of an unknown key that a warning shows
 _READ_ONLY: Final = frozenset({"id", "uid", "created_at", "dependent_jobs", "next"})
 
-Name = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": LONGEST_NAME, "pattern": "^[\\p{Ll}0-9_-]+$"})]
+Name = Annotated[
+    str,
+    Meta(
+        description="Lower-case letters (of any alphabet), digits, _ and -.",
+        extra_json_schema={"minLength": 1, "maxLength": LONGEST_NAME},
+    ),
+]
 Duration = Annotated[str, Meta(examples=["1h30m"], description="A duration in Go's spelling.")]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 

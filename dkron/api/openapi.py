@@ -85,6 +85,10 @@ def _style(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tolerant(schema: dict[str, Any]) -> dict[str, Any]:
-    """Say that `null` is absent, and that one key cannot be."""
-    properties = {name: {"anyOf": [field, {"type": "null"}]} for name, field in schema["properties"].items()}
-    return {**schema, "properties": properties, "required": ["name"]}
+    """Say that `null` is absent, and that the name must not be."""
+    fields = {
+        key: {word: value for word, value in field.items() if (word, value) != ("default", "")}
+        for key, field in schema["properties"].items()
+    }
+    nullable = {key: field if key == "name" else {"anyOf": [field, {"type": "null"}]} for key, field in fields.items()}
+    return {**schema, "properties": nullable, "required": ["name"]}
