@@ -11,17 +11,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from dkron.agent import process, reaper
+from dkron.agent.keeper import Keeper
 from dkron.agent.process import LINGER, Exit, end
 from dkron.agent.sessions import memory_guard
-from dkron.core.clock import MILLISECOND, SECOND
+from dkron.core.clock import MILLISECOND, SECOND, SystemClock
 
 Start = Callable[..., Any]
 Alive = Callable[[int], bool]
 Names = Callable[[], list[str]]
+Until = Callable[[Callable[[], bool]], Any]
 
 
 async def test_success(start: Start) -> None:
@@ -66,6 +69,7 @@ async def test_long_output_is_cut_at_its_beginning(start: Start) -> None:
 async def test_it_is_named_by_its_start_time(start: Start) -> None:
     runs = [start("sleep", "100") for _ in range(30)]  # 30 starts cross the edge of a clock tick more than once
     assert [run.process.started for run in runs] == [reaper.stat(run.process.pid).started for run in runs]
+    assert process._started(runs[0].process.pid, SystemClock().boot() - SECOND) == runs[0].process.started
     for run in runs:
         run.process.end(0)
     for run in runs:
@@ -78,13 +82,27 @@ async def test_it_leads_a_session(shell: Start) -> None:
     assert run.output.bytes().split() == [str(run.process.pid).encode()] * 2
 
 
+async def test_its_keeper_knows_it_until_just_before_it_is_reaped(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Keeper.start(uuid4().hex)
+    run = start("/bin/sh", "-c", "echo $DKRON_WORKER", keeper=keeper, env={"DKRON_WORKER": "forged"})
+    assert keeper._watched == {run.process.pid: run.process.started}
+    known: list[dict[int, int]] = []
+    waitpid = os.waitpid
+    monkeypatch.setattr(os, "waitpid", lambda *number: known.append(dict(keeper._watched)) or waitpid(*number))
+    assert await run.exit() == Exit(0, "")
+    assert known == [{}]
+    assert run.output.bytes().decode() == f"{keeper.marker}\n"
+    monkeypatch.undo()
+    keeper.close()
+
+
 class TestWhatIsLeftBehind:
     @pytest.fixture
     def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(process, "LINGER", 1000.0)
 
     @pytest.mark.usefixtures("patient")
-    async def test_in_the_group_is_killed_at_the_end(self, shell: Start, alive: Alive, until: Start) -> None:
+    async def test_in_the_group_is_killed_at_the_end(self, shell: Start, alive: Alive, until: Until) -> None:
         run = shell("sleep 100 >/dev/null 2>&1 & echo $!")
         assert await run.exit() == Exit(0, "")
         await until(lambda: not alive(*run._numbers()))
@@ -94,6 +112,7 @@ class TestWhatIsLeftBehind:
         run = shell("{ sleep 0.2; echo late; } & echo early")
         assert await run.exit() == Exit(0, "")
         assert run.output.bytes() == b"early\nlate\n"
+        assert run.process._timer.cancelled()  # it would tell of the end again
 
     async def test_that_holds_the_output_is_killed_after_a_second(self, shell: Start, alive: Alive) -> None:
         run = shell("sleep 100 & echo $!")
@@ -155,18 +174,17 @@ class TestEnd:
         await run.exit()
         assert not any(alive(pid) for pid in [run.process.pid, *pids])
 
-    async def test_gives_the_grace_to_the_whole_session(self, shell: Start, tmp_path: Path) -> None:
-        """The shell dies at once; what it runs, and what does not even hold its output, may still clean up."""
-        child = tmp_path / "child.sh"
-        child.write_text(
-            f"trap 'sleep 0.3; echo cleaned > {tmp_path}/done; exit' TERM; echo ready >&3; while :; do sleep 0.01; done"
-        )
-        run = shell(f"sh {child} 3>&1 >/dev/null 2>&1; echo never")
-        await run.wrote("ready")
+    async def test_gives_the_grace_to_the_whole_session(self, shell: Start, tmp_path: Path, until: Until) -> None:
+        """The shell dies at once; what it runs may still clean up, though it does not even hold the output open."""
+        child, ready, done = tmp_path / "child.sh", tmp_path / "ready", tmp_path / "done"
+        clean = f"trap 'sleep 0.3; echo cleaned > {done}; exit' TERM"
+        child.write_text(f"{clean}; echo > {ready}; while :; do sleep 0.01; done")
+        run = shell(f"sh {child} >/dev/null 2>&1; echo never")
+        await until(ready.exists)
         end(run.process, 20 * SECOND)
         assert await run.exit() == Exit(-15, "signal: terminated")
-        assert (tmp_path / "done").read_text() == "cleaned\n"
-        assert run.output.bytes() == b"ready\n"
+        assert done.read_text() == "cleaned\n"
+        assert run.output.bytes() == b""
 
     async def test_wakes_what_is_stopped(self, shell: Start) -> None:
         run = shell("trap 'echo bye; exit' TERM; echo ready; kill -STOP $$; sleep 100")
@@ -176,7 +194,7 @@ class TestEnd:
         assert run.output.bytes() == b"ready\nbye\n"
 
     async def test_cuts_the_wait_for_what_is_left_behind(
-        self, shell: Start, until: Start, monkeypatch: pytest.MonkeyPatch
+        self, shell: Start, until: Until, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(process, "LINGER", 1000.0)
         run = shell("sleep 100 & echo $!")
@@ -208,7 +226,7 @@ async def test_a_signal_reaches_it(shell: Start) -> None:
     assert await run.exit() == Exit(0, "")
 
 
-async def test_it_may_close_its_output_and_go_on(shell: Start, until: Start) -> None:
+async def test_it_may_close_its_output_and_go_on(shell: Start, until: Until) -> None:
     run = shell("echo last; exec >&- 2>&-; sleep 0.2; exit 5")
     await until(lambda: run.process._pipe is None)
     assert not run.ended
@@ -259,7 +277,7 @@ class TestMemoryLimit:
         modest.process.end(20 * SECOND)
         assert await modest.exit() == Exit(-15, "signal: terminated")
 
-    async def test_is_looked_at_only_while_there_is_one(self, start: Start, until: Start) -> None:
+    async def test_is_looked_at_only_while_there_is_one(self, start: Start, until: Until) -> None:
         assert await start("true", memory_limit=self.LIMIT).exit() == Exit(0, "")
         await until(lambda: not memory_guard()._looking)
         assert not memory_guard()._limits
