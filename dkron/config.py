@@ -272,10 +272,10 @@ class Settings(BaseSettings):
 
     @property
     def node_tags(self) -> dict[str, str]:
-        """The user's tags, and over them those that every node has."""
+        """The user's tags and those that every node has; of these only `role` may be the user's own."""
         own = dict(word.split("=", 1) for word in self.tag) if self.tag else self.tags
-        fixed = {"role": "dkron", "dc": self.datacenter, "region": self.region, "version": __version__}
-        return {**own, **fixed, **({"server": "true"} if self.server else {})}
+        fixed = {"dc": self.datacenter, "region": self.region, "version": __version__}
+        return {"role": "dkron", **own, **fixed, **({"server": "true"} if self.server else {})}
 
     @property
     def log_json(self) -> bool:

