@@ -104,7 +104,7 @@ class TestMain:
         (busy,) = until(lambda: server.get("/v1/busy").body, "the start")
         until(lambda: len(of_the_job("300.125")) >= 2, "both sleeps")
         answer = server.call("POST", f"/v1/jobs/long/executions/{busy['id']}/stop")
-        assert answer.status == 200
+        assert answer.status == 202
         (ended,) = server.ended("long")
         assert ended["status"] == "stopped"
         assert ended["stopped_by"]
@@ -145,7 +145,7 @@ class TestDeaths:
         first = [process.pid for process in of_the_job("300.5")]
         worker.kill()
         until(lambda: not any(psutil.pid_exists(pid) for pid in first), "the end of its jobs", 5)
-        (lost,) = [e for e in server.ended("slot") if e["status"] == "lost"]
+        (lost,) = until(lambda: [e for e in server.executions("slot") if e["status"] == "lost"], "the loss")
         assert "died" in lost["reason"]
         until(lambda: of_the_job("300.5"), "the next run: the worker is back, and the slot is free")
 
@@ -196,7 +196,7 @@ class TestDeaths:
         victim.kill()
         until(lambda: server.status_of("victim") == "failed", "failing", 3)
         victim.start()
-        until(lambda: server.status_of("victim") == "alive", "coming back", 3)
+        until(lambda: server.status_of("victim") == "alive", "coming back", 10)
 
     def test_a_second_agent_of_that_name_is_refused(self, lab: Lab) -> None:
         server = lab.server()
