@@ -25,7 +25,7 @@ _QUOTED: Final = re.compile(r"""'[^']*'|"(?:[^"\\]|\\.)*"|\\.""", re.DOTALL)
 _OPERATOR: Final = re.compile(r"[;&|<>()]")
 _COMMA: Final = re.compile(r"(?<!\\),")
 _NAME: Final = re.compile(r"\s*[A-Za-z_][\w.-]*=", re.ASCII)
-_LONGEST: Final = 131_071  # bytes: what Linux takes as one argument
+_LONGEST: Final = 131_071  # characters: Linux takes no more bytes as one argument
 _SIZE: Final = re.compile(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*(?:([KMGT])?B?|BYTES)\s*", re.ASCII | re.IGNORECASE)
 _SHOWN: Final = 60  # characters of a bad value in its error
 
@@ -44,7 +44,9 @@ class ShellConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for key in self.__struct_fields__:
-            _check_text(key, getattr(self, key))
+            text = getattr(self, key)
+            if text:
+                _check_text(key, text)
         parse_command(self.command, self.shell)
         parse_env(self.env)
         parse_payload(self.payload)
@@ -57,8 +59,8 @@ def _check_text(key: str, text: str) -> None:
     """Refuse what the system could not take, before it is looked at closely."""
     if "\0" in text:
         raise ValueError(f"{key}: must not contain a NUL byte")
-    if key != "payload" and len(text.encode()) > _LONGEST:
-        raise ValueError(f"{key}: must not be longer than {_LONGEST:,} bytes")
+    if len(text) > _LONGEST and key != "payload":
+        raise ValueError(f"{key}: must not be longer than {_LONGEST:,} characters")
 
 
 @lru_cache(maxsize=512)
@@ -114,6 +116,7 @@ def parse_payload(text: str) -> bytes | None:
         raise ValueError("payload: must be base64 in its standard alphabet, padded with =") from None
 
 
+@lru_cache(maxsize=512)
 def parse_timeout(text: str) -> int:
     """Read `timeout`, in nanoseconds; 0: none. Raises `ValueError`."""
     try:
@@ -122,6 +125,7 @@ def parse_timeout(text: str) -> int:
         raise ValueError(str(error)) from None
 
 
+@lru_cache(maxsize=512)
 def parse_mem_limit(text: str) -> int:
     """Read `mem_limit`, in bytes, units by powers of 1024; 0: none. Raises `ValueError`."""
     if not text:
@@ -135,6 +139,7 @@ def parse_mem_limit(text: str) -> int:
     return limit
 
 
+@lru_cache(maxsize=512)
 def parse_su(text: str) -> tuple[str | None, str | None]:
     """Read `su`: the user, and the group if one is given. Whether they exist, only the agent knows. Raises `ValueError`."""
     if not text:
