@@ -12,6 +12,8 @@ from datetime import date, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+import msgspec
+
 from dkron.core.errors import InvalidScheduleError
 
 LAST_DAY: Final = 32  # in a set of days, bit 32 + n is the n-th day before the month's last
@@ -32,7 +34,7 @@ _LAST_WEEKDAY: Final = re.compile(rf"l({_VALUE})|({_VALUE})l")
 _HASHED: Final = re.compile(rf"[~h](?:\(([0-9]{{1,4}})-([0-9]{{1,4}})\))?{_STEP}")
 
 
-class Field(NamedTuple):
+class Field(msgspec.Struct, frozen=True, eq=False):
     """One field: its column in croniter's expressions of five, its values, and the highest that a name is hashed to."""
 
     name: str

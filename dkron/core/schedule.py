@@ -100,27 +100,27 @@ class Cron(msgspec.Struct, frozen=True, gc=False):
         second = max(after, -1) // SECOND + 1
         while second < _END:
             span = span_at(self.zone, second)
-            due = self._due_within(span, second)
-            if due is not None:
-                return due * SECOND if due < _END else None
-            wall = self._first_wall(span.end - DAY)  # no clock is further behind
-            if wall is None:
+            wall = self._wall_at(span, second)
+            found = self._first_wall(wall)
+            if found is None:
                 return None
-            second = max(span.end, wall - DAY)  # and none further ahead
+            if found < span.end + span.offset:
+                due = max(found - span.offset, span.start)
+                return due * SECOND if due < _END else None
+            # No clock is a day from UTC: none shows or jumps over what was found until a day before. But near the end of the
+            # span, the clock may be put back to what came before `wall`.
+            second = max(span.end, found - DAY) if wall <= span.end - DAY else span.end
         return None
 
-    def _due_within(self, span: Span, second: int) -> int | None:
-        """Return the first due second from `second` on, if it comes before the span ends."""
+    def _wall_at(self, span: Span, second: int) -> int:
+        """Return what the clock shows, or from when on it counts if it has just jumped."""
         wall = second + span.offset
         if span.shift and not (self.wild_hours and (self.wild_minutes or span.shift % 3600 == 0)):
             if span.shift < 0:  # what the clock shows again is not due again
-                wall = max(wall, span.start + span.offset - span.shift)
-            elif second == span.start:  # what the clock jumped over is due now
-                wall -= span.shift
-        found = self._first_wall(wall)
-        if found is None or found >= span.end + span.offset:
-            return None
-        return max(found - span.offset, span.start)
+                return max(wall, span.start + span.offset - span.shift)
+            if second == span.start:  # what the clock jumped over is due now
+                return wall - span.shift
+        return wall
 
     def _first_wall(self, wall: int) -> int | None:
         """Return the first matching time on the wall at or after one; both in seconds, as if the wall hung in UTC."""

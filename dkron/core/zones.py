@@ -17,7 +17,7 @@ from dkron.core.errors import InvalidInputError
 DAY: Final = 86_400  # no clock anywhere is this far from UTC
 _CHUNK: Final = 24  # spans are found for 2**24 seconds (194 days) at a time
 # Two transitions that cancel each other are at least 7 days apart in any zone since 1970 (Gaza, around some Ramadans).
-_PROBE: Final = 4 * DAY
+_PROBE: Final = 6 * DAY
 _LONGEST_NAME: Final = 60
 
 

@@ -172,7 +172,7 @@ def test_the_calendar_ends_with_2261() -> None:
     secondly = parse("* * * * * *", timezone="Pacific/Kiritimati")
     assert secondly.next(END - SECOND - 1) == END - SECOND
     assert secondly.next(END - SECOND) is secondly.next(END) is secondly.next(2**70) is None
-    assert parse("0 0 1 2 *").next(END - SECOND) is None
+    assert parse("0 0 1 2 *").next(END - 2 * SECOND) is None
     assert parse("0 0 29 2 *").next(END - SECOND * 86_400 * 365) is None
 
 
