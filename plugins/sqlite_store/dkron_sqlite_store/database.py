@@ -32,7 +32,7 @@ OPENING: Final = 60.0  # seconds: a log that a crash left behind is read first
 class _Opened(NamedTuple):
     loaded: Loaded
     reader: sqlite3.Connection
-    checkpointer: sqlite3.Connection
+    mover: sqlite3.Connection
 
 
 class Database:
@@ -44,84 +44,81 @@ class Database:
         self.execution_ids = count(1)
         self.committer: Committer
         self.leases = Leases(clock, self._expire)
-        self._lock = FileLock(path)
+        self._held = contextlib.ExitStack()  # the lock and the connections; the writer's thread takes and leaves them
         self._spaces: dict[str, Space] = {}
         self._writing = Worker("dkron-sqlite-writer", self.loop)
         self._reading = Worker("dkron-sqlite-reader", self.loop)
-        self._moving = Worker("dkron-sqlite-checkpoint", self.loop)
+        self._moving = Worker("dkron-sqlite-mover", self.loop)
         self._reader: sqlite3.Connection
         self._writer: Writer
-        self._upkeep: Upkeep
 
     async def open(self) -> None:
         """Take the lock and read the file."""
         try:
-            opened = await self._writing.call(self._open_file, patience=OPENING)
+            opened = await self._writing.call(self._take, patience=OPENING)
         except BaseException:
+            self._writing.submit(self._held.close, lambda _result, _error: None)
             self._stop_threads()
             raise
-        self._take_over(opened)
+        self._begin(opened)
 
     async def close(self) -> None:
         """Finish what is under way, and let go of the file."""
         await self.committer.close()
         self.leases.close()
-        with contextlib.suppress(StoreUnavailableError):  # a thread that hangs keeps its connection, and the lock
-            await self._reading.call(self._reader.close, patience=PATIENCE)
-            await self._moving.call(self._upkeep.close, patience=PATIENCE)
-            await self._writing.call(self._close_file, patience=PATIENCE)
+        with contextlib.suppress(
+            StoreUnavailableError
+        ):  # while a thread hangs, nothing may be closed below it, nor the lock given up
+            await self._reading.call(_nothing, patience=PATIENCE)
+            await self._moving.call(_nothing, patience=PATIENCE)
+            await self._writing.call(self._held.close, patience=PATIENCE)
         self._stop_threads()
 
     async def space(self, name: str) -> Space:
         """Return a keyspace, which begins to exist with its first use."""
         if name not in self._spaces:
             transaction = partial(self._writer.transact, lambda connection: new_space(connection, name))
-            try:
-                number = await self._writing.call(transaction, patience=PATIENCE)
-            except sqlite3.Error as error:
-                raise store_error(error, self.path) from None
+            number = await self._call(self._writing, transaction)
             self._spaces.setdefault(name, Space(number, {}, self.committer.revision))
         return self._spaces[name]
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Read from the history, beside all writing."""
-        try:
-            return await self._reading.call(lambda: query(self._reader), patience=PATIENCE)
-        except sqlite3.Error as error:
-            raise store_error(error, self.path) from None
+        return await self._call(self._reading, lambda: query(self._reader))
 
     async def compute(self, work: Callable[[], T]) -> T:
         """Do what would hold the loop for too long, such as compressing, in the reader's thread."""
         return await self._reading.call(work, patience=PATIENCE)
 
-    def _open_file(self) -> _Opened:
-        self._lock.acquire()
-        connections: list[sqlite3.Connection] = []
+    async def _call(self, worker: Worker, work: Callable[[], T]) -> T:
         try:
-            loaded = load(self.path)
-            connections.append(loaded.connection)
-            connections += [open_other(self.path, writes=writes) for writes in (False, True)]
-        except BaseException as error:
-            for connection in connections:
-                connection.close()
-            self._lock.release()
-            if isinstance(error, sqlite3.Error):
-                raise store_error(error, self.path) from None
-            raise
-        return _Opened(loaded, *connections[1:])
+            return await worker.call(work, patience=PATIENCE)
+        except sqlite3.Error as error:
+            raise store_error(error, self.path) from None
 
-    def _take_over(self, opened: _Opened) -> None:
+    def _take(self) -> _Opened:
+        """Lock and open the file; what is taken by half is left again by `open`."""
+        try:
+            lock = FileLock(self.path)
+            lock.acquire()
+            self._held.callback(lock.release)
+            loaded = load(self.path)
+            self._held.callback(loaded.connection.close)  # the last to be closed: SQLite then empties the log into the file
+            others = [
+                self._held.enter_context(contextlib.closing(open_other(self.path, writes=writes))) for writes in (False, True)
+            ]
+        except sqlite3.Error as error:
+            raise store_error(error, self.path) from None
+        return _Opened(loaded, *others)
+
+    def _begin(self, opened: _Opened) -> None:
         loaded = opened.loaded
         self._spaces = loaded.spaces
         self.execution_ids = count(loaded.execution + 1)
         self._reader = opened.reader
         self._writer = Writer(self.path, loaded.connection)
         self.committer = Committer(self._writer, self._writing, leases=self.leases, slots=loaded.slots, revision=loaded.revision)
-        self._upkeep = self.committer.upkeep = Upkeep(self._moving, opened.checkpointer, self.committer.schedule)
-
-    def _close_file(self) -> None:
-        self._writer.close()
-        self._lock.release()
+        self.committer.upkeep = Upkeep(self._moving, opened.mover, self.committer.schedule)
 
     def _stop_threads(self) -> None:
         for worker in (self._reading, self._moving, self._writing):
@@ -129,3 +126,7 @@ class Database:
 
     def _expire(self, grant: Grant) -> None:
         self.committer.end_lease(grant)
+
+
+def _nothing() -> None:
+    """Be done as soon as the thread has come so far."""

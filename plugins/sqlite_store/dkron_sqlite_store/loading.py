@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
+from dkron.core.errors import StoreUnavailableError
 from dkron_sqlite_store.batch import Slots
 from dkron_sqlite_store.failures import damaged, store_error
 from dkron_sqlite_store.schema import open_database
@@ -27,12 +28,9 @@ def load(path: Path) -> Loaded:
     connection = open_database(path)
     try:
         return _read(connection, path)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, StoreUnavailableError) as error:
         connection.close()
         raise store_error(error, path) from None
-    except BaseException:
-        connection.close()
-        raise
 
 
 def new_space(connection: sqlite3.Connection, name: str) -> int:

@@ -52,12 +52,9 @@ def open_database(path: Path) -> sqlite3.Connection:
         raise store_error(error, path) from None
     try:
         _prepare(connection, path)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, StoreUnavailableError) as error:
         connection.close()
         raise store_error(error, path) from None
-    except StoreUnavailableError:
-        connection.close()
-        raise
     return connection
 
 
@@ -84,8 +81,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS
     )
-    connection.execute("PRAGMA cache_size = -8000")  # KiB
-    connection.execute("PRAGMA temp_store = MEMORY")
+    try:
+        connection.execute("PRAGMA cache_size = -8000")  # KiB
+        connection.execute("PRAGMA temp_store = MEMORY")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 

@@ -39,10 +39,6 @@ class Upkeep:
         self.checkpoint_ready = self._running = False
         self._written = 0
 
-    def close(self) -> None:
-        """Close the connection. In its thread."""
-        self._connection.close()
-
     def _move_bulk(self) -> None:
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 

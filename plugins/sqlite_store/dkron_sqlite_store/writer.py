@@ -51,10 +51,6 @@ class Writer:
         self._connection.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})").fetchall()
         return True
 
-    def close(self) -> None:
-        """Close the connection; the last one to close empties the log into the file."""
-        self._connection.close()
-
     def _check_file(self) -> None:
         """Refuse to write where nobody will ever read: into a file that was removed or replaced."""
         try:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import itertools
 import os
 import sqlite3
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,20 @@ async def fill(store: SqliteCoordinator, kept: dict[str, int]) -> None:
         kept[f"c/{number:03}"] = await store.commit({}, {f"c/{number:03}": os.urandom(20_000)})
 
 
+@contextmanager
+def impatience() -> Iterator[None]:
+    """Whoever asks the disk now does not wait long for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(committer, "PATIENCE", PATIENCE)
+        yield
+
+
+async def under_way(store: SqliteCoordinator) -> None:
+    """Wait until a batch is with the writer."""
+    while store.database.committer._flying is None:
+        await asyncio.sleep(0)
+
+
 def connection_of(store: SqliteCoordinator) -> sqlite3.Connection:
     return store.database._writer._connection
 
@@ -62,6 +78,14 @@ class TestFull:
         assert [tuple(entry) for entry in listing.entries] == [("c/a", b"1", revision)]
         assert listing.revision == revision
         assert await store.commit({"c/a": revision}, {"c/a": b"3"}) == revision + 1
+
+    async def test_its_rows_are_free_for_others(self, store: SqliteCoordinator) -> None:
+        limit_pages(store, 20)
+        for _ in range(5):
+            with pytest.raises(StoreFullError):
+                await store.commit({}, {"c/a": b"", "c/large": bytes(LARGE)})
+        await store.commit({}, {"c/a": b"", "c/b": b""})
+        assert connection_of(store).execute("SELECT max(slot) FROM kv").fetchone() == (2,)
 
     async def test_only_what_has_no_room_fails(self, store: SqliteCoordinator, results: SqliteResultStore) -> None:
         limit_pages(store, 20)
@@ -200,17 +224,17 @@ class TestHanging:
     """A disk that does not answer: the writer's thread waits, and nobody else does."""
 
     @pytest.fixture
-    def disk(self, store: SqliteCoordinator, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    def disk(self, store: SqliteCoordinator) -> Iterator[threading.Event]:
         """The disk answers once this is set."""
-        monkeypatch.setattr(committer, "PATIENCE", PATIENCE)
         answers = threading.Event()
         store.database._writing.submit(answers.wait, lambda _result, _error: None)
         yield answers
         answers.set()
 
     async def test_everybody_gets_an_answer(self, store: SqliteCoordinator, disk: threading.Event) -> None:
-        flying = asyncio.ensure_future(store.commit({}, {"c/flying": b""}))
-        await asyncio.sleep(0.001)
+        with impatience():
+            flying = asyncio.ensure_future(store.commit({}, {"c/flying": b""}))
+            await under_way(store)
         queued = asyncio.ensure_future(store.commit({}, {"c/queued": b""}))
         with pytest.raises(OutcomeUnknownError, match=r"may have been written or not: .*has not answered"):
             await flying
@@ -227,14 +251,28 @@ class TestHanging:
         await store.commit({}, {"c/new": b""})
         assert await keys(store) == ["c/flying", "c/new"]
 
-    async def test_closing_does_not_wait_for_ever(self, store: SqliteCoordinator, disk: threading.Event) -> None:
-        call = asyncio.ensure_future(store.commit({}, {"c/a": b""}))
-        await asyncio.sleep(0.001)
-        database = store.database
-        closing = asyncio.ensure_future(store.close())
-        with pytest.raises(OutcomeUnknownError):
-            await call
-        assert not database._lock._descriptor < 0, "the thread may still write, so the lock stays"
+    async def test_what_was_given_up_while_it_waited_is_not_written(
+        self, store: SqliteCoordinator, disk: threading.Event
+    ) -> None:
+        flying = asyncio.ensure_future(store.commit({}, {"c/flying": b""}))
+        await under_way(store)
+        queued = asyncio.ensure_future(store.commit({}, {"c/queued": b""}))
+        await asyncio.sleep(0)
+        queued.cancel()
+        disk.set()
+        await flying
+        await store.commit({}, {"c/next": b""})
+        assert await keys(store) == ["c/flying", "c/next"]
+
+    async def test_closing_does_not_wait_for_ever(self, store: SqliteCoordinator, disk: threading.Event, path: Path) -> None:
+        with impatience():
+            call = asyncio.ensure_future(store.commit({}, {"c/a": b""}))
+            await under_way(store)
+            closing = asyncio.ensure_future(store.close())
+            with pytest.raises(OutcomeUnknownError):
+                await call
+        with path.with_name("dkron.db.lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the thread may still write, so the lock stays
         disk.set()
         await closing
         await store.open()
@@ -242,14 +280,12 @@ class TestHanging:
 
     async def test_a_lease_ends_when_the_disk_is_back(self, store: SqliteCoordinator, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(committer, "RETRY", 0.01)
-        monkeypatch.setattr(committer, "PATIENCE", PATIENCE)
         lease = await store.lease(60 * SECOND)
         revision = await store.commit({}, {"c/leased": b""}, lease=lease.id)
         answers = threading.Event()
         store.database._writing.submit(answers.wait, lambda _result, _error: None)
-        flying = asyncio.ensure_future(store.commit({}, {"c/flying": b""}))
-        with pytest.raises(OutcomeUnknownError):
-            await flying
+        with impatience(), pytest.raises(OutcomeUnknownError):
+            await store.commit({}, {"c/flying": b""})
         with pytest.raises(StoreUnavailableError):
             await lease.revoke()
         answers.set()

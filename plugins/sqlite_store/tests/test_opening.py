@@ -44,6 +44,10 @@ async def keys(store: SqliteCoordinator, prefix: str = "") -> list[str]:
     return [entry.key for entry in (await store.range(prefix)).entries]
 
 
+def query(store: SqliteCoordinator, sql: str) -> int:
+    return int(store.database._writer._connection.execute(sql).fetchone()[0])
+
+
 class TestAnotherProcess:
     async def test_it_keeps_us_out_while_it_lives(self, path: Path) -> None:
         with subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE) as holder:
@@ -136,6 +140,11 @@ class TestTheFile:
         assert path.parent.stat().st_mode & 0o777 == 0o700
         assert {file.stat().st_mode & 0o077 for file in path.parent.iterdir()} == {0}
 
+    async def test_every_commit_is_synced(self, store: SqliteCoordinator) -> None:
+        full = 2
+        assert query(store, "PRAGMA synchronous") == full
+        assert store.database._writer._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
     async def test_revisions_go_on(self, path: Path) -> None:
         revisions = []
         for _ in range(3):
@@ -150,6 +159,7 @@ class TestTheFile:
             store = await opened(path)
             for number in range(20):
                 await store.commit({}, {f"c/{number}": b"", f"c/{number}/b": b""}, [f"c/{number - 1}", f"c/{number - 1}/b"])
+            assert query(store, "SELECT max(slot) FROM kv") <= 4
             await store.commit({}, {}, ["c/19", "c/19/b"])
             await store.close()
         with sqlite3.connect(path) as connection:
