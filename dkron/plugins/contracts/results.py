@@ -17,6 +17,7 @@ from dkron.plugins.contracts.support import Contract, bounded, eventually
 Connect = Callable[[], ResultStore]
 
 HOUR = 3600 * SECOND
+NOW = SystemClock().wall() // SECOND * SECOND  # read once: the same record is made several times
 LARGEST = 256_000  # the worker keeps no more of an output
 EVERY_BYTE = bytes(range(256))
 NEIGHBOURS = ("slo", "slow", "slo/", "SLO", "s_o", "s%", "größe")
@@ -24,7 +25,7 @@ NEIGHBOURS = ("slo", "slow", "slo/", "SLO", "s_o", "s%", "größe")
 
 def record(job: str, number: int = 0, *, age: int = HOUR, node: str = "node1") -> Record:
     """Return a finished execution; those with higher numbers are newer, a second each; `age` is that of number 0."""
-    group = SystemClock().wall() // SECOND * SECOND - age + number * SECOND
+    group = NOW - age + number * SECOND
     return Record(
         id=execution_id(group, node, f"uid-of-{job}"),
         job=job,
