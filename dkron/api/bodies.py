@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from dkron.api.checks import DEEPEST, LONGEST_NAME, check
+from dkron.api.checks import DEEPEST, LONGEST_NAME, check, check_texts
 from dkron.api.complaints import explained
 from dkron.api.instants import parse_instant
 from dkron.api.replies import Time
@@ -118,6 +118,8 @@ def job_from_body(raw: bytes, path_name: str | None = None) -> tuple[Job, Counte
         lost_after=body.lost_after or _DEFAULTS.lost_after,
         extra=extra,
     )
+    if b"\\u0000" in raw:  # the only way for a nul to get through
+        check_texts(job)
     check(job)
     _check_size(raw, job)
     counters = Counters(

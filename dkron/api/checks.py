@@ -10,7 +10,8 @@ from typing import Any, Final
 from dkron.core.clock import SECOND
 from dkron.core.errors import InvalidInputError
 from dkron.core.models import Job
-from dkron.core.schedule import format_duration, parse, parse_duration
+from dkron.core.policy import duration
+from dkron.core.schedule import format_duration, parse
 from dkron.core.zones import zone
 
 _SLUG: Final = re.compile(r"[a-z0-9_-]+")
@@ -48,7 +49,7 @@ def _check_name(job: Job) -> None:
             raise InvalidInputError("name", f"contains {character!r}; only lower-case letters, digits, _ and - are allowed")
 
 
-def _check_texts(job: Job) -> None:
+def check_texts(job: Job) -> None:
     """Refuse the nul character, which neither processes nor headers can carry."""
     for field, text in _texts(job):
         if "\0" in text:
@@ -95,7 +96,7 @@ def _check_parent(job: Job) -> None:
 def _check_durations(job: Job) -> None:
     for field, (shortest, longest) in _DURATIONS.items():
         text = getattr(job, field)
-        if text and not shortest <= parse_duration(text, field) <= longest:
+        if text and not shortest <= duration(text, field) <= longest:
             bounds = f"from {format_duration(shortest)} to {format_duration(longest)}"
             raise InvalidInputError(field, f"{text!r} is out of range; it must be {bounds}")
 
@@ -126,7 +127,6 @@ def _check_value(field: str, value: Any, deeper: int) -> None:  # noqa: ANN401 -
 
 _CHECKS: Final[tuple[Callable[[Job], None], ...]] = (
     _check_name,
-    _check_texts,
     _check_parent,
     _check_schedule,
     _check_tags,

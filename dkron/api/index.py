@@ -19,6 +19,7 @@ _LATEST: Final = 2**63  # sorts after every instant: what has not happened comes
 
 Item = TypeVar("Item")
 Test = Callable[[JobView], bool]
+Keys = Callable[[Sequence[JobView]], Iterable[Any]]
 
 
 class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,39 +57,43 @@ class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
         return range(total - end, total - self.start) if self.descending else range(self.start, end)
 
 
-def _text(path: str) -> Callable[[JobView], str]:
-    field = attrgetter(path)
-    return lambda view: field(view).lower()
+def _plain(path: str) -> Keys:
+    return partial(map, attrgetter(path))
 
 
-def _instant(path: str) -> Callable[[JobView], int]:
+def _text(path: str) -> Keys:
     field = attrgetter(path)
-    return lambda view: _LATEST if (instant := field(view)) is None else instant
+    return lambda views: map(str.lower, map(field, views))
+
+
+def _instant(path: str) -> Keys:
+    field = attrgetter(path)
+    return lambda views: [_LATEST if instant is None else instant for instant in map(field, views)]
 
 
 _KEPT: Final = {"id", "name", "next"}  # the orders that the index keeps
 
-#: What a list of jobs can be sorted by; all but those of `_KEPT` are sorted when asked for.
-SORTS: Final[Mapping[str, Callable[[JobView], Any]]] = {
-    "id": attrgetter("job.name"),
-    "name": attrgetter("job.name"),
-    "next": lambda view: _NEVER if view.next is None else view.next,
+#: What a list of jobs can be sorted by, as the keys of some of them; all but those of `_KEPT` are sorted when asked for.
+SORTS: Final[Mapping[str, Keys]] = {
+    "id": _plain("job.name"),
+    "name": _plain("job.name"),
+    "next": lambda views: [_NEVER if view.next is None else view.next for view in views],
     "displayname": _text("job.displayname"),
     "schedule": _text("job.schedule"),
     "timezone": _text("job.timezone"),
     "owner": _text("job.owner"),
     "executor": _text("job.executor"),
-    "concurrency": _text("job.concurrency"),
-    "parent_job": _text("job.parent_job"),
-    "status": _text("state.status"),
-    "disabled": attrgetter("job.disabled"),
-    "ephemeral": attrgetter("job.ephemeral"),
-    "retries": attrgetter("job.retries"),
-    "created_at": attrgetter("job.created_at"),
+    "concurrency": _plain("job.concurrency"),
+    "parent_job": _plain("job.parent_job"),
+    "status": _plain("state.status"),
+    "disabled": _plain("job.disabled"),
+    "ephemeral": _plain("job.ephemeral"),
+    "retries": _plain("job.retries"),
+    "created_at": _plain("job.created_at"),
     "starts_at": _instant("job.starts_at"),
     "expires_at": _instant("job.expires_at"),
-    "success_count": attrgetter("state.success_count"),
-    "error_count": attrgetter("state.error_count"),
+    "success_count": _plain("state.success_count"),
+    "error_count": _plain("state.error_count"),
     "last_success": _instant("state.last_success"),
     "last_error": _instant("state.last_error"),
 }

@@ -22,12 +22,16 @@ _SHOWN: Final = 40
 
 def instant_text(instant: int) -> str:
     """Write an instant in UTC; 0 is the zero time."""
-    return _whole_second(instant) if instant % SECOND == 0 else rfc3339(instant)
+    if instant == 0:
+        return ZERO
+    seconds, rest = divmod(instant, SECOND)
+    whole = _whole_second(seconds)
+    return f"{whole[:-1]}.{rest:09d}".rstrip("0") + "Z" if rest else whole
 
 
-@lru_cache(maxsize=4096)  # many jobs are due at the same second
-def _whole_second(instant: int) -> str:
-    return rfc3339(instant) if instant else ZERO
+@lru_cache(maxsize=4096)  # many jobs are due at the same second, and dates are slow to write
+def _whole_second(seconds: int) -> str:
+    return rfc3339(seconds * SECOND)
 
 
 def local_text(instant: int, where: ZoneInfo) -> str:

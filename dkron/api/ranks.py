@@ -18,11 +18,13 @@ _SAMPLE: Final = 512
 _SLACK: Final = 40  # ranks of the sample: more than three standard deviations of where a rank of the whole falls in it
 
 
-async def ranked(items: Sequence[Item], key: Callable[[Item], Any], ranks: range, turn: Turn) -> list[Item]:
+async def ranked(
+    items: Sequence[Item], keys_of: Callable[[Sequence[Item]], Iterable[Key]], ranks: range, turn: Turn
+) -> list[Item]:
     """Return what stands at these ranks (consecutive, ascending) once the items are sorted; equal keys stay in order."""
     if not ranks:
         return []
-    keys = await turn.pieces(items, lambda piece: map(key, piece))
+    keys = await turn.pieces(items, keys_of)
     sample = sorted(Random(0).choices(keys, k=_SAMPLE))  # noqa: S311 - a sample, not a secret
     found = await _guessed(keys, sample, ranks, turn)
     if found is None:
@@ -37,10 +39,14 @@ async def _guessed(keys: Keys, sample: Keys, ranks: range, turn: Turn) -> Indice
     if last - first > len(sample) // 2:
         return None
     near = sample[max(first, 0) : last]
-    below, inside = await _between(keys, near[0] if first > 0 else None, near[-1] if last < len(sample) else None, turn)
-    if ranks.start < below or ranks.stop > below + len(inside):
+    same = near[0] == near[-1]  # one key that many share
+    low = near[0] if same or first > 0 else None
+    high = near[-1] if same or last < len(sample) else None
+    below, inside = await _between(keys, low, high, turn)
+    start, stop = ranks.start - below, ranks.stop - below
+    if start < 0 or stop > len(inside):
         return None
-    return await _selected(keys, inside, near, range(ranks.start - below, ranks.stop - below), turn)
+    return inside[start:stop] if same else await _selected(keys, inside, near, range(start, stop), turn)
 
 
 async def _between(keys: Keys, low: Key | None, high: Key | None, turn: Turn) -> tuple[int, Indices]:

@@ -42,9 +42,9 @@ def many(count: int, random: Random) -> list[JobView]:
 
 def plainly(views: list[JobView], query: JobQuery) -> tuple[list[JobView], int]:
     """What a page is, said in the simplest way."""
-    key, tests = SORTS[query.sort], list(query.tests())
+    keys, tests = SORTS[query.sort], list(query.tests())
     found = [view for view in views if all(test(view) for test in tests)]
-    found.sort(key=lambda view: (key(view), view.job.name), reverse=query.descending)
+    found.sort(key=lambda view: (*keys([view]), view.job.name), reverse=query.descending)
     end = len(found) if query.end is None else query.end
     return (found[query.start : end] if query.start >= 0 and end >= 0 else []), len(found)
 
@@ -135,5 +135,5 @@ async def test_ranks_of_anything_are_what_sorting_says(keys: list[Any], start: i
     items = list(enumerate(keys))
     ranks = range(start, min(start + length, len(items)))
     async with Turns().take() as turn:
-        found = await ranked(items, lambda item: item[1], ranks or range(0), turn)
+        found = await ranked(items, lambda piece: [key for _, key in piece], ranks or range(0), turn)
     assert found == sorted(items, key=lambda item: item[1])[ranks.start : max(ranks.stop, ranks.start)]
