@@ -56,6 +56,7 @@ class Allegiance:
         self._heard = heard
         self._leader: Uplink | None = None
         self._term = 0  # in which `_leader` leads
+        self._linked_anew = False  # with `_leader`, from which nothing came since
         self._store_revision = 0
         self._strange = False  # the cluster that we belong to is gone, and we may join another
         self.uplinks: Final = Uplinks(settings, clock, self, session)
@@ -107,7 +108,7 @@ class Allegiance:
         if welcome.cluster != self.cluster:
             self._join(uplink, welcome.cluster)
         if uplink is self._leader:
-            self._leader = None  # perhaps it is another process by now: its next frame will tell
+            self._linked_anew = True
         self._store_revision = max(self._store_revision, welcome.store_revision)
         self._orders.heard(welcome.term)
         self.uplinks.told(welcome.servers)
@@ -140,10 +141,12 @@ class Allegiance:
 
     def _follow(self, uplink: Uplink, term: int) -> bool:
         """Report to this server from now on; tell whether that is a change."""
-        if term == self._term and self._leader is not None and self._leader.open:
+        same = term == self._term and self._leader is not None and self._leader.open
+        if same and not self._linked_anew:
             return False  # also when frames of the leader come over another server, for one hop
-        self._leader, self._term = uplink, term
-        logger.info("server %s leads, or speaks for the leader", uplink.server, extra={"term": term})
+        if not same:
+            logger.info("server %s leads, or speaks for the leader", uplink.server, extra={"term": term})
+        self._leader, self._term, self._linked_anew = uplink, term, False
         return True
 
     def _join(self, uplink: Uplink, cluster: str) -> None:

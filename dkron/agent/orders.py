@@ -119,7 +119,7 @@ class Orders:
         self._waiting: dict[str, _Execution] = {}
         self._due: deque[_Execution] = deque()  # in the order of their planned starts; may hold some that are void
         self._unstarted: OrderedDict[str, _Execution] = OrderedDict()  # VOID and REFUSED, not acknowledged
-        self._undelivered = 0  # results that are not acknowledged
+        self._undelivered = 0  # results that are not acknowledged, whether they may be told already or not
         self._buried: deque[tuple[int, str]] = deque()  # acknowledged, and when to forget the id
         self._timers: list[tuple[int, int, Callable[[_Execution, int], None], _Execution]] = []
         self._sequence = count()
@@ -405,6 +405,7 @@ class Orders:
         known = self._executions[execution]
         known.phase = _Phase.RECORDING
         self.running -= 1
+        self._undelivered += 1
         outcome, why = known.ending or ((Outcome.SUCCEEDED, "") if ended.success else (Outcome.FAILED, ended.message))
         first = f"{why}\n".encode() if why else b""
         known.report = self._report(
@@ -453,6 +454,7 @@ class Orders:
     def _recover(self, report: Report) -> None:
         known = self._new(report.id, report.job, report.run, _Phase.FINAL)
         known.report = replace(report, output=b"")
+        self._undelivered += report.state is State.FINISHED
         self._owe(known)
 
     def _stop_waiting(self, execution: _Execution) -> None:
@@ -471,6 +473,7 @@ class Orders:
 
     def _fail_unstarted(self, execution: _Execution, why: str) -> None:
         execution.phase = _Phase.FINAL
+        self._undelivered += 1
         execution.report = self._report(execution, State.FINISHED, reason=why, outcome=Outcome.FAILED)
         self._owe(execution)
 
@@ -480,9 +483,7 @@ class Orders:
         Answers that nothing was started are bounded all the same, as they may come faster than anything can start.
         """
         execution.order = None
-        if execution.report is not None and execution.report.state is State.FINISHED:
-            self._undelivered += 1
-        else:
+        if execution.report is not None and execution.report.state is not State.FINISHED:
             self._unstarted[execution.id] = execution
             if len(self._unstarted) > MAX_UNSTARTED:
                 del self._executions[self._unstarted.popitem(last=False)[0]]

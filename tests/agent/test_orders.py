@@ -379,7 +379,9 @@ class TestResult:
 
     def test_is_owed_until_it_is_acknowledged(self, orders: Orders, world: Recorder) -> None:
         start(orders)
-        finish(orders)
+        orders.ended("x", DONE, wall=99)
+        assert not orders.settled
+        orders.recorded("x")
         assert not orders.settled
         orders.receive(Ack(["x"]), 0)
         assert orders.settled
