@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from typing import Any
 
@@ -59,11 +58,12 @@ def _run(**flags: Any) -> int:  # noqa: ANN401 - the text of each flag
 def _start(settings: Settings) -> int:
     """Become the process that the settings describe; the other kind is not even imported."""
     if settings.server:
-        from dkron.server import process  # noqa: PLC0415 - see above
+        from dkron.server import process  # noqa: PLC0415 - only what is needed
 
         return process.run(settings)
-    importlib.import_module("dkron.agent.startup").exec_worker(worker_settings(settings))
-    return 0
+    from dkron.agent import startup  # noqa: PLC0415 - as above
+
+    return startup.exec_worker(worker_settings(settings))
 
 
 agent = click.Command(
