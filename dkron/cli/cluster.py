@@ -56,4 +56,4 @@ def leader(client: Client, *, as_json: bool) -> None:
 def leave(client: Client) -> None:
     """Make the asked server leave the cluster in order: it hands over, its worker finishes, and both end."""
     client.ask("POST", ("v1", "leave"))
-    click.echo("left the cluster")
+    click.echo("the server leaves the cluster")

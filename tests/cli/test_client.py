@@ -399,7 +399,7 @@ def test_members_and_leader(server: Server, output: Any) -> None:
 def test_leave(server: Server, output: Any) -> None:
     server.answers["POST /v1/leave"] = (200, {})
     assert run(["leave"]) == 0
-    assert output().out == "left the cluster\n"
+    assert output().out == "the server leaves the cluster\n"
 
 
 def test_no_leader_is_a_failure(server: Server, output: Any) -> None:
