@@ -67,10 +67,13 @@ class Service(Protocol):
         """Return the names of the nodes on which the job could run now (all that match its tags, before any count)."""
 
     def executors(self) -> dict[str, dict[str, Any]]:
-        """Return the executors that some node or plugin provides, with the JSON schema of each one's configuration."""
+        """Return the executors that some node or plugin provides, with the JSON schema of each one's configuration.
+
+        Asked at each write of a job, like `targets`: the cost of both is part of a POST.
+        """
 
     def health(self) -> Health:
         """Tell how this server is."""
 
     async def leave(self) -> None:
-        """Leave the cluster in order: hand over, finish, end the process."""
+        """Leave the cluster in order: hand over, finish, end the process. Runs in a task of its own, after the answer."""
