@@ -145,13 +145,14 @@ class Scheduler:
         """Claim nothing more, and wait until what is armed has started: the server is about to stop."""
         self._resting = True
         deadline = self._clock.boot() + LOOKAHEAD + SECOND
-        while self._clock.boot() < deadline and self.leads and any(map(_waits, self._live())):
+        while self._clock.boot() < deadline and self.leads and any(self._armed()):
             await self._clock.sleep(LOOK)
 
-    def _live(self) -> Iterator[tuple[Desk, Execution]]:
-        places = {place for places in self._board.open.values() for place in places}
-        desks = {desk.name: desk for place in places if (desk := self._board.desks.get(place.job))}
-        return ((desk, e) for desk in desks.values() for run in desk.live() for e in run.executions)
+    def _armed(self) -> Iterator[Execution]:
+        names = {place.job for places in self._board.open.values() for place in places}
+        desks = (desk for name in names if (desk := self._board.desks.get(name)))
+        executions = ((desk, e) for desk in desks for run in desk.live() for e in run.executions)
+        return (e for desk, e in executions if e.status is Status.ARMED and e.id not in (desk.started or {}))
 
     async def _loop(self) -> None:
         tick = 0
@@ -388,11 +389,6 @@ class Scheduler:
             desk.wake = when
             heapq.heappush(self._heap, (when, desk.name))
             self._bell.set()
-
-
-def _waits(live: tuple[Desk, Execution]) -> bool:
-    desk, execution = live
-    return execution.status is Status.ARMED and execution.id not in (desk.started or {})
 
 
 def _report(draft: Draft, world: World, *, run_id: str, said: Report) -> None:
