@@ -41,7 +41,7 @@ class Product:
         self.process = await asyncio.create_subprocess_exec(
             PROGRAM, "agent", "-server", "--node-name", "bench", "--data-dir", str(self.folder / "data"),
             "--http-addr", f"127.0.0.1:{self.http}", "--bind-addr", f"127.0.0.1:{free_port()}",
-            "--block-plugins", "log", *self.flags, stdout=log, stderr=log,
+            *self.flags, stdout=log, stderr=log,
         )  # fmt: skip
         return self
 
