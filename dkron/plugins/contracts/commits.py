@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from dkron.core.errors import GuardFailedError
@@ -117,6 +119,17 @@ class CommitPromises(StoreContract):
         assert await store.commit(dict.fromkeys(names, revision), dict.fromkeys(names, b"2")) > revision
         with pytest.raises(GuardFailedError):
             await store.commit(dict.fromkeys(names, revision), {}, names)
+
+    @bounded
+    async def test_what_was_asked_for_is_what_is_written(self, store: Coordinator) -> None:
+        guards, puts, deletes = {"c/a": 0}, {"c/a": b"1"}, ["c/none"]
+        call = asyncio.ensure_future(store.commit(guards, puts, deletes))
+        await asyncio.sleep(0)
+        guards["c/b"] = 7
+        puts["c/a"] = puts["c/b"] = b"2"
+        deletes.append("c/a")
+        await call
+        assert [found[:2] for found in (await store.range("c/")).entries] == [("c/a", b"1")]
 
     @bounded
     async def test_more_than_the_limits_is_refused_and_harms_nothing(self, store: Coordinator) -> None:

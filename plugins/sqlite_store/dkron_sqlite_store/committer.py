@@ -38,12 +38,12 @@ class Committer:
     state that is not in the file. A batch that fails because of one request is split, and each then has a batch of its own.
     """
 
-    def __init__(self, writer: Writer, worker: Worker, *, leases: Leases, slots: Slots, revision: int) -> None:
+    def __init__(self, writer: Writer, worker: Worker, upkeep: Upkeep, *, leases: Leases, slots: Slots, revision: int) -> None:
         self.revision = revision
-        self.upkeep: Upkeep
         self._path = writer.path
         self._writer = writer
         self._worker = worker
+        self._upkeep = upkeep
         self._leases = leases
         self._slots = slots
         self._loop = asyncio.get_running_loop()
@@ -81,7 +81,7 @@ class Committer:
 
     def tidy(self) -> None:
         """Something was deleted: give pages back to the disk when there is nothing else to do."""
-        self.upkeep.shrink = True
+        self._upkeep.shrink = True
         self.schedule()
 
     def schedule(self) -> None:
@@ -100,11 +100,11 @@ class Committer:
 
     def _next(self) -> None:
         self._scheduled = False
-        if self.upkeep.checkpoint_ready:
+        if self._upkeep.checkpoint_ready and not self._closed:
             self._hand_over(self._writer.checkpoint, self._checkpointed)
         elif (batch := self._gather()) is not None:
             self._send(batch)
-        elif self.upkeep.shrink and not self._closed:
+        elif self._upkeep.shrink and not self._closed:
             self._hand_over(self._writer.give_back, self._given_back)
         else:
             self._idle.set()
@@ -144,7 +144,7 @@ class Committer:
         if error is None:
             self.revision = batch.revision
             batch.settle(cast("Sequence[object]", results))
-            self.upkeep.wrote(batch.weight)
+            self._upkeep.wrote(batch.weight, self.schedule)
         else:
             batch.discard()
             self._fail(batch.requests, error)
@@ -156,11 +156,11 @@ class Committer:
             _refuse(requests, store_error(error, self._path))
 
     def _checkpointed(self, _result: object, error: BaseException | None) -> None:
-        self.upkeep.finished()
+        self._upkeep.finished()
         self._note(error)
 
     def _given_back(self, more: object, error: BaseException | None) -> None:
-        self.upkeep.shrink = bool(more)
+        self._upkeep.shrink = bool(more)
         self._note(error)
 
     def _note(self, error: BaseException | None) -> None:

@@ -64,6 +64,7 @@ class SqliteCoordinator(Client):
         self, guards: Mapping[str, int], puts: Mapping[str, bytes], deletes: Collection[str] = (), *, lease: int = 0
     ) -> int:
         """Do all of it or none, in one fsync with whatever else is asked for meanwhile."""
+        guards, puts, deletes = dict(guards), dict(puts), tuple(deletes)  # they are looked at later
         size = _checked_size(guards, puts, deletes)
         database = self.database
         request = Commit(database.loop.create_future(), self.space, guards, puts, deletes, lease=lease, size=size)

@@ -66,9 +66,7 @@ class Database:
         """Finish what is under way, and let go of the file."""
         await self.committer.close()
         self.leases.close()
-        with contextlib.suppress(
-            StoreUnavailableError
-        ):  # while a thread hangs, nothing may be closed below it, nor the lock given up
+        with contextlib.suppress(StoreUnavailableError):  # below a thread that hangs nothing is closed, and the lock stays
             await self._reading.call(_nothing, patience=PATIENCE)
             await self._moving.call(_nothing, patience=PATIENCE)
             await self._writing.call(self._held.close, patience=PATIENCE)
@@ -117,8 +115,10 @@ class Database:
         self.execution_ids = count(loaded.execution + 1)
         self._reader = opened.reader
         self._writer = Writer(self.path, loaded.connection)
-        self.committer = Committer(self._writer, self._writing, leases=self.leases, slots=loaded.slots, revision=loaded.revision)
-        self.committer.upkeep = Upkeep(self._moving, opened.mover, self.committer.schedule)
+        upkeep = Upkeep(self._moving, opened.mover)
+        self.committer = Committer(
+            self._writer, self._writing, upkeep, leases=self.leases, slots=loaded.slots, revision=loaded.revision
+        )
 
     def _stop_threads(self) -> None:
         for worker in (self._reading, self._moving, self._writing):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from dkron_sqlite_store.worker import Worker
@@ -16,23 +17,22 @@ CHECKPOINT_BYTES: Final = 16 << 20  # written since the last one
 
 
 class Upkeep:
-    """Knows what is to be done. `wake` is called when the writer can finish a checkpoint."""
+    """Knows what is to be done."""
 
-    def __init__(self, worker: Worker, connection: sqlite3.Connection, wake: Callable[[], None]) -> None:
+    def __init__(self, worker: Worker, connection: sqlite3.Connection) -> None:
         self.shrink = False
         self.checkpoint_ready = False
         self._worker = worker
         self._connection = connection
-        self._wake = wake
         self._written = 0
         self._running = False
 
-    def wrote(self, weight: int) -> None:
-        """Hear how much was written, about."""
+    def wrote(self, weight: int, ready: Callable[[], None]) -> None:
+        """Hear how much was written, about; `ready` is called when the writer can finish a checkpoint."""
         self._written += weight
         if self._written >= CHECKPOINT_BYTES and not self._running:
             self._running = True
-            self._worker.submit(self._move_bulk, self._moved)
+            self._worker.submit(self._move_bulk, partial(self._moved, ready))
 
     def finished(self) -> None:
         """Hear that the writer has finished the checkpoint, or failed to: then the next one does."""
@@ -42,6 +42,6 @@ class Upkeep:
     def _move_bulk(self) -> None:
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
-    def _moved(self, _result: object, _error: BaseException | None) -> None:
+    def _moved(self, ready: Callable[[], None], _result: object, _error: BaseException | None) -> None:
         self.checkpoint_ready = True
-        self._wake()
+        ready()
