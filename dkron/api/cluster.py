@@ -48,6 +48,7 @@ async def leave(service: Service, request: web.Request) -> web.StreamResponse:
     if not leaving:
         task = asyncio.create_task(service.leave())
         leaving.add(task)
+        task.add_done_callback(leaving.discard)  # what failed may be asked for again
         task.add_done_callback(_left)
     return answer(request, any_json({}))
 

@@ -140,7 +140,9 @@ class MemoryService:
         return run
 
     def finish(self, run: Run, status: Status = Status.SUCCEEDED, output: bytes = b"") -> None:
-        """End a run."""
+        """End a run, if it is not over."""
+        if self._over[run.id].is_set():
+            return
         for execution in run.executions:
             record = self._records[run.job][execution.id]
             ended = replace(record, status=status, finished_at=self.tick(), output_size=len(output))
