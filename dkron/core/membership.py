@@ -13,7 +13,7 @@ from typing import Any
 from dkron.core import selection
 from dkron.core.clock import MILLISECOND, SECOND
 from dkron.core.messages import LEASE, VALID, Heartbeat, Hello
-from dkron.core.models import Member, MemberStatus, journal_of
+from dkron.core.models import Member, MemberStatus
 
 SILENT = 2 * SECOND  # four heartbeats
 UNLINKED = 1 * SECOND  # how long a closed link may take to come back before the node counts as failed
@@ -174,9 +174,12 @@ class Members:
         return max(takeover + VALID, peer.heard if peer else self._heard.get(agent, 0)) + LEASE
 
     def replaced(self, agent: str, node: str) -> bool:
-        """Tell whether an incarnation is known dead: its node is back over the same journal, hence the same lock (R5)."""
+        """Tell whether an incarnation is known dead: its node is back over the same journal, hence the same lock (R5).
+
+        Only under the same kernel: a copied data directory has the same journal, and says nothing about the first machine.
+        """
         peer = self._peers.get(node)
-        return peer is not None and peer.agent != agent and journal_of(peer.agent) == journal_of(agent)
+        return peer is not None and peer.agent != agent and peer.agent.rpartition(".")[0] == agent.rpartition(".")[0]
 
     def executors(self) -> Mapping[str, dict[str, Any]]:
         """Return the executors that nodes told of, with their schemas."""
