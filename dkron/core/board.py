@@ -132,9 +132,9 @@ class Board:
         names = sorted(self._children.get(parent, ()))
         return [job for name in names if (desk := self.desks.get(name)) and (job := desk.job)]
 
-    def jobs(self) -> Iterable[Desk]:
-        """Go through the desks that have a job."""
-        return (desk for desk in self.desks.values() if desk.job is not None)
+    def busy(self) -> Iterable[Desk]:
+        """Go through the desks that have a live run."""
+        return (desk for desk in self.desks.values() if desk.runs)
 
     # --- single values: from the watch, and from the leader's own commits ---
 

@@ -6,12 +6,16 @@ store in one commit, and nothing is sent to anybody before the store has confirm
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from dkron.core.errors import InvalidInputError
 from dkron.core.models import Execution, Job, JobState, Notice, Record, Run, Skips, Status
 from dkron.core.policy import due_after, schedule_of
 from dkron.core.schedule import Schedule
+
+log = logging.getLogger("dkron.scheduler")
 
 
 class Held(NamedTuple):
@@ -59,7 +63,13 @@ class Desk:
     def set_job(self, job: Job | None, revision: int) -> None:
         """Take over the specification that the store has now."""
         self.job, self.job_revision = job, revision
-        self.schedule = schedule_of(job) if job else None
+        try:
+            self.schedule = schedule_of(job) if job else None
+        except (
+            InvalidInputError
+        ) as error:  # written by another version, or a zone that this machine lacks: only this job stands still
+            log.error("job %s is not scheduled: %s", self.name, error)  # noqa: TRY400 - a sentence says it all
+            self.schedule = None
 
     def set_run(self, run_id: str, run: Run | None, revision: int) -> None:
         """Take over a live run that the store has now, or its end."""

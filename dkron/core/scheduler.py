@@ -40,7 +40,6 @@ TICK = 250 * MILLISECOND
 SLICE = 4 * MILLISECOND  # how long the loop is held at most before others get a turn
 OVERDUE = 5 * SECOND  # an armed execution without news for this long after its start is asked about again
 TRY_AGAIN = 200 * MILLISECOND
-LOOK = 50 * MILLISECOND
 
 Result = TypeVar("Result")
 Decision = Callable[[Draft, World], object]
@@ -74,7 +73,7 @@ class Event(NamedTuple):
 
 
 class Scheduler:
-    """Decides while this server leads; between `lead` and the end of `run`."""
+    """Decides while this server leads, that is while `run` runs."""
 
     def __init__(
         self,
@@ -146,12 +145,10 @@ class Scheduler:
         self._resting = True
         deadline = self._clock.boot() + LOOKAHEAD + SECOND
         while self._clock.boot() < deadline and self.leads and any(self._armed()):
-            await self._clock.sleep(LOOK)
+            await self._clock.sleep(TICK)
 
     def _armed(self) -> Iterator[Execution]:
-        names = {place.job for places in self._board.open.values() for place in places}
-        desks = (desk for name in names if (desk := self._board.desks.get(name)))
-        executions = ((desk, e) for desk in desks for run in desk.live() for e in run.executions)
+        executions = ((desk, e) for desk in self._board.busy() for run in desk.live() for e in run.executions)
         return (e for desk, e in executions if e.status is Status.ARMED and e.id not in (desk.started or {}))
 
     async def _loop(self) -> None:
@@ -232,7 +229,7 @@ class Scheduler:
         elif said.state is State.RUNNING and not self._started(desk, said):
             self._later(desk)
         elif said.state is not State.ARMED:
-            self._post(desk, Event(partial(_report, run_id=said.run, said=said)))
+            self._post(desk, Event(lambda draft, world: ledger.report(draft, said.run, said, world)))
 
     async def ask(self, name: str, decide: Callable[[Draft, World], Result]) -> Result:
         """Decide something about a job that a person asks for; return when it is durable.
@@ -296,12 +293,19 @@ class Scheduler:
         events, desk.inbox = cast("list[Event]", desk.inbox or []), None
         draft, world = Draft(desk), self._world()
         answers: list[tuple[Event, object]] = []
-        for event in events:
-            try:
-                answers.append((event, event.decide(draft, world)))
-            except DkronError as error:
-                _fail(event, error)
-        planner.wake(draft, world)
+        try:
+            for event in events:
+                try:
+                    answers.append((event, event.decide(draft, world)))
+                except DkronError as error:
+                    _fail(event, error)
+            planner.wake(draft, world)
+        except Exception:
+            log.exception("job %s could not be decided: a defect of dkron; agents say again what was not decided", desk.name)
+            for event in events:
+                _fail(event, DkronError(f"job {desk.name} could not be decided: the server's log says why"))
+            self._later(desk, OVERDUE)
+            return
         desk.blocked = draft.blocked
         desk.busy = True
         written = partial(self._write, draft, answers)
@@ -389,10 +393,6 @@ class Scheduler:
             desk.wake = when
             heapq.heappush(self._heap, (when, desk.name))
             self._bell.set()
-
-
-def _report(draft: Draft, world: World, *, run_id: str, said: Report) -> None:
-    ledger.report(draft, run_id, said, world)
 
 
 def _fail(event: Event, error: DkronError) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from dkron.core.board import JOBS, OUTBOX, RUNS, STATE, encode
 from dkron.core.clock import MILLISECOND, Clock
 from dkron.core.desk import Draft
-from dkron.core.errors import GuardFailedError, OutcomeUnknownError, StoreError
+from dkron.core.errors import GuardFailedError, InvalidInputError, OutcomeUnknownError, StoreError, StoreFullError
 from dkron.core.interfaces import Coordinator
 
 MOST_KEYS = 126  # of 127 guarded writes; one guard is the fence
@@ -132,6 +132,9 @@ class Writer:
         except StoreError as error:
             for write in group:
                 write.done(0, error)
+        except InvalidInputError as error:  # too large for the store: definitely nothing was written
+            for write in group:
+                write.done(0, StoreFullError(str(error)))
         else:
             for write in group:
                 write.done(revision, None)

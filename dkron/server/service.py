@@ -31,6 +31,7 @@ from dkron.server.leading import Leading
 
 LONGEST_WRITE = 5.0  # seconds that a client waits for the store before it hears 503
 LONGEST_CHAIN = 100  # jobs that run after one another
+MOST_DEPENDENTS = 100  # of one parent: their runs are born in the one commit that ends the parent's
 CLOCK_OFF = 1 * SECOND  # of R12
 
 Result = TypeVar("Result")
@@ -219,6 +220,9 @@ class LocalService:
 
     def _check_parent(self, job: Job) -> None:
         """A parent has to exist, and must not run after the job itself."""
+        siblings = {child.name for child in self._board.children(job.parent_job)} | {job.name}
+        if len(siblings) > MOST_DEPENDENTS:
+            raise InvalidInputError("parent_job", f"{job.parent_job} has {MOST_DEPENDENTS} dependents, the most that are allowed")
         seen, parent = {job.name}, job.parent_job
         while parent:
             desk = self._board.desks.get(parent)
