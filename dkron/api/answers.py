@@ -108,14 +108,13 @@ async def answer_stream(request: web.Request, elements: AsyncIterator[bytes], *,
                 response = response or await _opened(request, headers)
                 await _write(response, held)
                 held = bytearray()
+        if response is None:
+            return web.Response(body=bytes(held), headers=headers)
+        await _write(response, held)
     except Exception as error:
         if response is None:
             raise
         _broken_off(request, error)
-        return response
-    if response is None:
-        return web.Response(body=bytes(held), headers=headers)
-    await _write(response, held)
     return response
 
 

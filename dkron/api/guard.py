@@ -61,9 +61,9 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return problem(400, f"body: could not be read: {' '.join(str(error).split())}")
     except TimeoutError:
         return problem(504, "this took too long; it may still happen, so look before you try again")
-    except ConnectionError:  # the client has gone
-        raise
-    except Exception as error:  # noqa: BLE001 - the last resort: logged, and told with an id
+    except Exception as error:
+        if request.transport is None or request.transport.is_closing():  # nobody is there to be told
+            raise
         return problem(500, unexpected(request, error))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 from sortedcontainers import SortedKeyList
@@ -99,19 +99,26 @@ SORTS: Final[Mapping[str, Keys]] = {
 }
 
 
-class _Slot:
-    """A job's place in both orders: its view changes far more often than its name."""
+class _Slot(msgspec.Struct, eq=False, gc=False):
+    """A job's place in both orders: its view changes far more often than its name. The collector has nothing to do here."""
 
-    __slots__ = ("due", "name", "view")
+    name: str
+    view: JobView
+    due: tuple[int, str]
 
-    def __init__(self, view: JobView) -> None:
-        self.name = view.job.name
-        self.set(view)
+    @classmethod
+    def of(cls, view: JobView) -> Self:
+        """Return a slot for a job."""
+        return cls(view.job.name, view, _due(view))
 
     def set(self, view: JobView) -> None:
         """Take over the view; only to be done outside the order by `due`."""
         self.view = view
-        self.due = (_NEVER if view.next is None else view.next, self.name)
+        self.due = _due(view)
+
+
+def _due(view: JobView) -> tuple[int, str]:
+    return (_NEVER if view.next is None else view.next, view.job.name)
 
 
 class JobIndex:
@@ -122,7 +129,7 @@ class JobIndex:
 
     def __init__(self, views: Iterable[JobView] = (), turns: Turns | None = None) -> None:
         self.turns = turns or Turns()
-        self._slots = {view.job.name: _Slot(view) for view in views}
+        self._slots = {view.job.name: _Slot.of(view) for view in views}
         self._names: SortedKeyList[_Slot] = SortedKeyList(self._slots.values(), key=attrgetter("name"))
         self._due: SortedKeyList[_Slot] = SortedKeyList(self._slots.values(), key=attrgetter("due"))
 
@@ -142,7 +149,7 @@ class JobIndex:
         """Take over a job as it is now: a few microseconds, less if its next instant has not changed."""
         slot = self._slots.get(view.job.name)
         if slot is None:
-            slot = self._slots[view.job.name] = _Slot(view)
+            slot = self._slots[view.job.name] = _Slot.of(view)
             self._names.add(slot)
         elif slot.view.next == view.next:
             slot.view = view

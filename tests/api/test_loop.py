@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -58,9 +59,12 @@ def holds(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
         plainly(self)
         held.append(time.thread_time() - start)
 
+    gc.collect()
+    gc.freeze()  # what other tests left behind is not the server's
     monkeypatch.setattr(asyncio.Handle, "_run", timed)
     yield held
     monkeypatch.undo()
+    gc.unfreeze()
 
 
 HEAVY = [
