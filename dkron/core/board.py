@@ -100,7 +100,7 @@ class Board:
             self.set_state(desk.name, draft.state, revision)
         for _, run in list(draft.altered()):
             self.set_run(desk.name, run.id, run, revision)
-        for key in (desk.runs or {}).keys() - draft.runs.keys():
+        for key in draft.before.keys() - draft.runs.keys():
             self.set_run(desk.name, key, None, revision)
         for run in draft.births:
             self.set_run(run.job, run.id, run, revision)

@@ -100,16 +100,18 @@ class Desk:
 
 
 class Draft:
-    """A desk as it is to become, and what is to be saved, told and answered along with it."""
+    """A desk as it is to become, and what is to be saved, told and answered along with it.
 
-    __slots__ = ("answers", "births", "blocked", "desk", "job", "notices", "records", "runs", "schedule", "skipped", "state")
+    `before` are the live runs that it was decided on: a parent may give the desk another one meanwhile.
+    """
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.job = desk.job
         self.state = desk.state
         self.schedule = desk.schedule
-        self.runs: dict[str, Run] = {key: held.run for key, held in desk.runs.items()} if desk.runs else {}
+        self.before: dict[str, Held] = dict(desk.runs) if desk.runs else {}
+        self.runs: dict[str, Run] = {key: held.run for key, held in self.before.items()}
         self.blocked = 0
         self.records: list[tuple[Record, bytes | None]] = []
         self.births: list[Run] = []  # runs of other jobs: dependents
@@ -146,15 +148,14 @@ class Draft:
             self.job is not desk.job
             or self.state is not desk.state
             or bool(self.births or self.notices)
-            or len(desk.runs or ()) != len(self.runs)
+            or len(self.before) != len(self.runs)
             or any(self.altered())
         )
 
     def altered(self) -> Iterator[tuple[Run | None, Run]]:
         """Go through the live runs that are new or other than the store has them, each with what it has."""
-        before = self.desk.runs or {}
         for key, run in self.runs.items():
-            held = before.get(key)
+            held = self.before.get(key)
             if held is None or held.run is not run:
                 yield held.run if held else None, run
 

@@ -49,7 +49,7 @@ class Write(NamedTuple):
 def write_of(draft: Draft, done: Done) -> Write:
     """Return what a draft writes, each key guarded by the revision on which it was decided (R1)."""
     desk, write = draft.desk, Write({}, {}, [], done)
-    before = desk.runs or {}
+    before = draft.before
     if draft.job is not desk.job:
         write.add(JOBS + desk.name, draft.job, desk.job_revision)
     if draft.state is not desk.state:
