@@ -101,12 +101,13 @@ class Members:
         """Take a node in, or its new incarnation; a retiring worker does not hold the name."""
         peer = Peer(hello, address, port, boot, wall)
         self._agents[hello.agent] = peer
+        old = self._peers.get(hello.node)
+        same = old is not None and old.agent == hello.agent
         if hello.retiring:
             peer.status = MemberStatus.LEAVING
-        else:
-            old = self._peers.get(hello.node)
-            if old is not None and old.agent != hello.agent:
-                self._forget(old)
+        elif old is not None and not same and not old.hello.retiring:  # one that retires goes on, and is heard, beside the new
+            self._forget(old)
+        if same or not hello.retiring:
             self._peers[hello.node] = peer
         self.highest_term = max(self.highest_term, hello.term)
         self._matching.clear()
@@ -147,7 +148,8 @@ class Members:
                 failed.append(peer)
             elif silent > FORGET:
                 self._forget(peer)
-                self._peers.pop(peer.name, None)
+                if self._peers.get(peer.name) is peer:
+                    del self._peers[peer.name]
         return failed
 
     def matching(self, tags: frozenset[tuple[str, str]]) -> list[Peer]:
