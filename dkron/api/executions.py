@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from dkron.api.answers import answer, answer_list, answer_stream
-from dkron.api.jobs import decided, stored_job
+from dkron.api.jobs import stored_job
 from dkron.api.params import caller, integer, paging, query_of, sort_key
 from dkron.api.replies import execution_json, job_json
 from dkron.api.service import Service
@@ -87,13 +87,13 @@ async def show_execution(service: Service, request: web.Request) -> web.StreamRe
 
 async def delete_executions(service: Service, request: web.Request) -> web.StreamResponse:
     """Delete a job's history, and reset its counters."""
-    return answer(request, job_json(await decided(service.delete_executions(request.match_info["job"]))))
+    return answer(request, job_json(await service.delete_executions(request.match_info["job"])))
 
 
 async def stop_execution(service: Service, request: web.Request) -> web.StreamResponse:
     """Ask for the end of an execution."""
     job, execution = request.match_info["job"], request.match_info["execution"]
-    record = await decided(service.stop_execution(job, execution, by=caller(request)))
+    record = await service.stop_execution(job, execution, by=caller(request))
     return answer(request, execution_json(record), status=202)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterator, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 from urllib.parse import quote
 
 from aiohttp import web
@@ -23,9 +23,6 @@ from dkron.core.selection import wanted
 
 _LOG: Final = logging.getLogger(__name__)
 _BODY_PATIENCE: Final = 30  # seconds for a body to arrive
-_PATIENCE: Final = 60  # seconds for the leader and the store to decide
-
-Done = TypeVar("Done")
 
 
 async def list_jobs(service: Service, request: web.Request) -> web.StreamResponse:
@@ -52,7 +49,7 @@ async def put_job(service: Service, request: web.Request) -> web.StreamResponse:
 
 async def _put(service: Service, request: web.Request, path_name: str | None) -> web.StreamResponse:
     job, counters, doubts = job_from_body(await _body(request), path_name)
-    view = await decided(service.put_job(job, counters))
+    view = await service.put_job(job, counters)
     targets = _target_count(service, view.job)
     doubts += _doubts(service, view.job, targets)
     headers = {"Location": f"/v1/jobs/{quote(view.job.name)}", "X-Dkron-Targets": str(targets)}
@@ -66,7 +63,7 @@ async def _put(service: Service, request: web.Request, path_name: str | None) ->
 async def _first_run(service: Service, request: web.Request, name: str) -> tuple[Run | None, list[str]]:
     """Run a job that was just stored; it stays stored if that fails, so the failure is a warning."""
     try:
-        return await decided(service.run_job(name, request=idempotency_key(request))), []
+        return await service.run_job(name, request=idempotency_key(request)), []
     except (DkronError, TimeoutError) as error:
         _LOG.warning("job %s was stored, but runoncreate failed: %s", name, error)
         return None, [f"the job was stored, but it was not run: {error}"]
@@ -74,20 +71,20 @@ async def _first_run(service: Service, request: web.Request, name: str) -> tuple
 
 async def delete_job(service: Service, request: web.Request) -> web.StreamResponse:
     """Delete a job with its history."""
-    return answer(request, job_json(await decided(service.delete_job(request.match_info["job"]))))
+    return answer(request, job_json(await service.delete_job(request.match_info["job"])))
 
 
 async def toggle_job(service: Service, request: web.Request) -> web.StreamResponse:
     """Flip whether a job is disabled, or set it."""
     disabled = wanted_disabled(query_of(request))
-    view = await decided(service.toggle_job(request.match_info["job"], disabled=disabled))
+    view = await service.toggle_job(request.match_info["job"], disabled=disabled)
     return answer(request, job_json(view), headers={"Location": request.path_qs})
 
 
 async def run_job(service: Service, request: web.Request) -> web.StreamResponse:
     """Run a job now; answer once the run is durable, or with `?wait` once it is over."""
     name, wait = request.match_info["job"], waiting(query_of(request))
-    run = await decided(service.run_job(name, request=idempotency_key(request)))
+    run = await service.run_job(name, request=idempotency_key(request))
     headers = {"Location": request.path_qs, "X-Dkron-Run": run.id}
     status = 200
     if wait is not None:
@@ -112,12 +109,6 @@ def stored_job(service: Service, request: web.Request) -> JobView:
     if view is None:
         raise NotFoundError(f"there is no job {name[:200]!r}; GET /v1/jobs lists those that there are")
     return view
-
-
-async def decided(deciding: Awaitable[Done]) -> Done:
-    """Wait for a decision, but not for ever. Raises `TimeoutError`."""
-    async with asyncio.timeout(_PATIENCE):
-        return await deciding
 
 
 async def _body(request: web.Request) -> bytes:
