@@ -1,13 +1,12 @@
 """Loads plugins and speaks to their hooks: the rest of dkron has a typed method for each, and no other way in.
 
-A plugin that fails harms nothing else: every failure becomes a `PluginError` that names the plugin's distribution, in
-`problems`, in the log and in `dkron plugins`.
+A plugin that fails harms nothing else: every failure becomes a `PluginError` that names the plugin's distribution, in `problems`.
+Whoever loads plugins tells them: servers and workers in their logs, `dkron plugins` on the terminal.
 """
 
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, Self
@@ -27,8 +26,6 @@ from dkron.plugins.registration import COORDINATORS, EXECUTORS, NOTIFIERS, RESUL
 
 FAREWELL: Final = 1 * SECOND  # for the events that wait, at the end
 LONGEST: Final = 400  # characters of what pluggy says
-
-_LOG: Final = logging.getLogger("dkron.plugins")
 
 CoordinatorFactory = Callable[[StoreOptions], Coordinator]
 ResultStoreFactory = Callable[[StoreOptions], ResultStore]
@@ -58,7 +55,7 @@ class PluginManager:
         """Load what is installed, without those to `block`, or of it `only` these (by entry point or by distribution)."""
         manager = cls(settings, clock or SystemClock())
         plugins = discovery.installed()
-        manager._complain(discovery.unknown(plugins, [*block, *only]))
+        manager._unknown = discovery.unknown(plugins, [*block, *only])
         for found in plugins:
             if discovery.wanted(found, block, only):
                 manager._load(found)
@@ -115,11 +112,6 @@ class PluginManager:
             self._registered(kind)
         infos = [plugin.describe() for plugin in self._plugins.values()] + [_describe_blocked(found) for found in self._blocked]
         return sorted(infos, key=lambda info: (info.distribution, info.name))
-
-    def _complain(self, unknown: list[PluginError]) -> None:
-        self._unknown = unknown
-        for error in unknown:
-            _LOG.warning("%s", error)
 
     def _load(self, found: Found) -> None:
         plugin = self._plugins[found.key] = Plugin(found)

@@ -20,7 +20,6 @@ from dkron.plugins.registration import Kind
 PATIENCE: Final = 30.0  # seconds for a plugin to be imported, and for each of its registrations
 
 _LOG: Final = logging.getLogger("dkron.plugins")
-_LOG.addHandler(logging.NullHandler())  # `dkron plugins` shows the problems itself
 
 T = TypeVar("T")
 
@@ -48,9 +47,7 @@ class Plugin:
 
     def complain(self, problem: str, cause: BaseException | None = None) -> None:
         """Note what is wrong; the traceback, for the plugin's author, is logged at debug level."""
-        error = PluginError(self.found.distribution, problem)
-        self.problems.append(error)
-        _LOG.warning("%s", error)
+        self.problems.append(PluginError(self.found.distribution, problem))
         if cause is not None:
             _LOG.debug("plugin %s", self.found.distribution, exc_info=cause)
 
