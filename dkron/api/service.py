@@ -14,7 +14,7 @@ __all__ = ["Counters", "Health", "JobIndex", "JobView", "Service"]
 class Service(Protocol):
     """One server, as its API sees it. Writes are decided by the leader; on another server they are forwarded.
 
-    Each call but `wait_run` has a bound of its own; when that is over it raises `OutcomeUnknownError`, unless surely nothing happened.
+    Each call but `wait_run` has a bound of its own, and raises `OutcomeUnknownError` then, unless surely nothing has happened.
     Everything may raise `NotFoundError`, `InvalidInputError`, `ConflictError`, `NotLeaderError` and `StoreError`.
     """
 

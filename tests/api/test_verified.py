@@ -70,6 +70,7 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[s
         return
     process = await program(tmp_path, port)
     yield f"http://127.0.0.1:{port}"
+    assert process.returncode is None, (tmp_path / "log").read_text()
     process.terminate()
     await asyncio.wait_for(process.wait(), 30)
 
