@@ -6,6 +6,8 @@ import logging
 import os
 import secrets
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
@@ -15,6 +17,7 @@ from dkron.agent.settings import WorkerSettings
 
 def main() -> None:
     """Run the worker, then end the process, without waiting for executors' functions that do not return."""
+    keep_descriptors()
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSettings)
     keeper = Keeper.start(secrets.token_hex(4))  # it starts while this process imports
     from dkron.agent.service import run  # noqa: PLC0415 - see above
@@ -22,6 +25,14 @@ def main() -> None:
     status = run(settings, keeper)
     logging.shutdown()
     os._exit(status)
+
+
+def keep_descriptors() -> None:
+    """Let no job inherit what this process was given; what Python opens itself is never inherited."""
+    for entry in Path("/proc/self/fd").iterdir():
+        if int(entry.name) > 2:  # noqa: PLR2004 - beyond the standard streams
+            with suppress(OSError):  # the one that listed them
+                os.set_inheritable(int(entry.name), False)  # noqa: FBT003 - os has it so
 
 
 if __name__ == "__main__":

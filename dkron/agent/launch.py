@@ -38,6 +38,7 @@ def launch(command: Command, env: Mapping[str, str], output: int) -> subprocess.
             stdin=stdin,
             stdout=output,
             stderr=output,
+            close_fds=False,  # Python's own descriptors close themselves on exec; to look for others takes longer the more run
             cwd=command.cwd,
             env={**_inherited(), **_encode(who.environment), **_encode(command.env), **_encode(env)},
             start_new_session=True,
