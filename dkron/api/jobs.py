@@ -84,6 +84,7 @@ async def toggle_job(service: Service, request: web.Request) -> web.StreamRespon
 async def run_job(service: Service, request: web.Request) -> web.StreamResponse:
     """Run a job now; answer once the run is durable, or with `?wait` once it is over."""
     name, wait = request.match_info["job"], waiting(query_of(request))
+    before = stored_job(service, request)
     run = await service.run_job(name, request=idempotency_key(request))
     headers = {"Location": request.path_qs, "X-Dkron-Run": run.id}
     status = 200
@@ -93,13 +94,17 @@ async def run_job(service: Service, request: web.Request) -> web.StreamResponse:
                 headers["X-Dkron-Status"] = _verdict(await service.wait_run(name, run.id))
         except TimeoutError:
             status = 202
-    return answer(request, job_json(stored_job(service, request)), status=status, headers=headers)
+    view = service.index.get(name) or before  # an ephemeral job is gone after its success
+    return answer(request, job_json(view), status=status, headers=headers)
 
 
 def _verdict(records: list[Record]) -> str:
-    """Sum up a run in a word: how its executions ended, if they all ended alike."""
-    statuses = {record.status for record in records}
-    return statuses.pop() if len(statuses) == 1 else "partially_failed"
+    """Sum up a run in a word: how it ended on each node at the last attempt, if it ended alike on all of them."""
+    last: dict[str, Record] = {}
+    for record in sorted(records, key=lambda record: record.attempt):
+        last[record.node] = record
+    statuses = {record.status for record in last.values()}
+    return statuses.pop() if len(statuses) == 1 else "partially_failed" if statuses else "succeeded"
 
 
 def stored_job(service: Service, request: web.Request) -> JobView:
