@@ -18,10 +18,10 @@ from dkron.core import edits
 from dkron.core.board import Board
 from dkron.core.clock import SECOND, Clock
 from dkron.core.desk import Desk, Draft
-from dkron.core.errors import ConflictError, InvalidInputError, NotFoundError, StoreUnavailableError
+from dkron.core.errors import ConflictError, InvalidInputError, NotFoundError, OutcomeUnknownError
 from dkron.core.interfaces import ResultStore
 from dkron.core.membership import Members
-from dkron.core.models import Job, JobState, Member, Record, Run
+from dkron.core.models import Job, JobState, Member, Record, Run, Trigger
 from dkron.core.scheduler import Scheduler
 from dkron.core.selection import wanted
 from dkron.core.world import World
@@ -208,7 +208,7 @@ class LocalService:
             async with asyncio.timeout(LONGEST_WRITE):
                 return await work
         except TimeoutError:
-            raise StoreUnavailableError(
+            raise OutcomeUnknownError(
                 f"the store did not answer within {LONGEST_WRITE:g} s; the change may still be made, so look before you repeat it"
             ) from None
 
@@ -249,7 +249,13 @@ class LocalService:
 
     def _view_of(self, desk: Desk, job: Job, state: JobState) -> JobView:
         dependents = tuple(child.name for child in self._board.children(job.name))
-        return JobView(job=job, state=state, next=desk.next_due(), dependents=dependents)
+        return JobView(job=job, state=state, next=self._next(desk), dependents=dependents)
+
+    def _next(self, desk: Desk) -> int | None:
+        """Return the first instant that has not come, be it armed already or not."""
+        now = self._scheduler.now()
+        armed = [run.group for run in desk.live() if run.trigger is Trigger.SCHEDULE and run.group > now] if desk.runs else []
+        return min(armed) if armed else desk.next_due()
 
 
 def _run_now(draft: Draft, world: World, *, group: int, request: str) -> Run:
