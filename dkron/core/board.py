@@ -116,10 +116,6 @@ class Board:
         for entry in entries:
             self._apply(entry.key, entry.value, entry.revision)
 
-    def read_outbox(self, listing: Listing) -> None:
-        """Replace the outbox by what the store has."""
-        self.outbox = {entry.key[len(OUTBOX) :]: (_notice(entry.value), entry.revision) for entry in listing.entries}
-
     def desk(self, name: str) -> Desk:
         """Return a job's desk, made if there is none."""
         desk = self.desks.get(name)
@@ -162,7 +158,7 @@ class Board:
         place = Place(name, run_id)
         held = (desk.runs or {}).get(run_id)
         before = {e.node for e in held.run.executions} if held else set()
-        after = {e.node for e in run.executions if not e.status.final or (e.status == "lost" and not e.gone)} if run else set()
+        after = {e.node for e in run.executions if e.live} if run else set()
         for node in before - after:
             self.open.get(node, {}).pop(place, None)
         for node in after:

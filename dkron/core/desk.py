@@ -99,6 +99,9 @@ class Desk:
         return self.job is None and not self.runs and not self.inbox and not self.busy
 
 
+ROOM = 20  # runs and notices that a draft takes in: with one more run's dependents, or an edit's claims, they fit one commit
+
+
 class Draft:
     """A desk as it is to become, and what is to be saved, told and answered along with it.
 
@@ -112,6 +115,7 @@ class Draft:
         self.schedule = desk.schedule
         self.before: dict[str, Held] = dict(desk.runs) if desk.runs else {}
         self.runs: dict[str, Run] = {key: held.run for key, held in self.before.items()}
+        self.touched: dict[str, None] = {}  # the live runs that it changes, makes or ends, in order
         self.blocked = 0
         self.records: list[tuple[Record, bytes | None]] = []
         self.births: list[Run] = []  # runs of other jobs: dependents
@@ -135,29 +139,29 @@ class Draft:
     def put_run(self, run: Run) -> None:
         """Replace a live run."""
         self.runs[run.id] = run
+        self.touched[run.id] = None
 
     def drop_run(self, run: Run) -> None:
         """End a live run."""
         del self.runs[run.id]
+        self.touched[run.id] = None
+
+    @property
+    def room(self) -> int:
+        """Tell for how many more runs there is room in one commit; the others are decided in the next."""
+        return max(0, ROOM - len(self.touched) - len(self.births) - len(self.notices))
 
     @property
     def changed(self) -> bool:
         """Tell whether anything is to be written."""
         desk = self.desk
-        return (
-            self.job is not desk.job
-            or self.state is not desk.state
-            or bool(self.births or self.notices)
-            or len(self.before) != len(self.runs)
-            or any(self.altered())
-        )
+        return self.job is not desk.job or self.state is not desk.state or bool(self.births or self.notices or self.touched)
 
     def altered(self) -> Iterator[tuple[Run | None, Run]]:
         """Go through the live runs that are new or other than the store has them, each with what it has."""
-        for key, run in self.runs.items():
-            held = self.before.get(key)
-            if held is None or held.run is not run:
-                yield held.run if held else None, run
+        for key in self.touched:
+            if (run := self.runs.get(key)) is not None:
+                yield (self.before[key].run if key in self.before else None), run
 
     def news(self) -> list[tuple[Run, Execution]]:
         """Return the executions about which their agents have to hear something new."""

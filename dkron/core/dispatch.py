@@ -67,14 +67,20 @@ class Dispatcher:
         for peer in list(self._members):
             self.ask_node(peer)
 
-    def ask_node(self, peer: Peer, *, overdue: int | None = None) -> None:
+    def ask_node(self, peer: Peer, *, overdue: int | None = None) -> set[str]:
         """Ask about every live execution on a node: its own incarnation by the order itself, a later one by `Ask`.
 
-        With `overdue`, ask only about what should have started before that instant and has not told of it.
+        With `overdue`, ask only about what should have started before that instant, or is lost, and has not told of it.
+
+        Returns:
+            the jobs of which another incarnation has something, that may never answer: time decides about it.
         """
         asked: list[tuple[str, str, str]] = []
+        strangers: set[str] = set()
         for run, execution in self._live_on(peer.name):
-            if overdue is not None and (execution.status is not Status.ARMED or execution.start_at > overdue):
+            if execution.agent != peer.agent:
+                strangers.add(run.job)
+            if overdue is not None and (execution.status is Status.RUNNING or execution.start_at > overdue):
                 continue
             if execution.agent == peer.agent and execution.status is not Status.LOST:
                 self.question(run, execution)
@@ -82,23 +88,19 @@ class Dispatcher:
                 asked.append((run.job, run.id, execution.id))
         if asked and self._valid():
             self._send(peer.agent, Ask(self._leadership.term, asked))
+        return strangers
 
     def question(self, run: Run, execution: Execution) -> None:
         """Send the one message that asks an execution's agent for its state, and tells it what is wanted."""
         if execution.status.final or execution.status is Status.WAITING or not self._valid():
             return
         term = self._leadership.term
-        message: ToAgent | None
-        if any(stop.execution in {"", execution.id} for stop in run.stops):
+        message: ToAgent = Cancel(term, execution.id, run.job, run.id)  # taken back, of a job that is gone, or too late
+        if policy.stopped(run, execution):
             message = Halt(term, execution.id, run.job, run.id)
-        elif run.revoking:
-            message = Cancel(term, execution.id, run.job, run.id)
-        else:
-            order = self._order(term, run, execution)
-            late = order is not None and order.expires_in <= 0  # then it is taken back, and decided anew if it has not started
-            message = Cancel(term, execution.id, run.job, run.id) if late else order
-        if message is not None:
-            self._send(execution.agent, message)
+        elif not run.revoking and (order := self._order(term, run, execution)) and order.expires_in > 0:
+            message = order
+        self._send(execution.agent, message)
 
     def _valid(self) -> bool:
         valid = self._leadership.valid(self._clock.boot())
@@ -108,7 +110,9 @@ class Dispatcher:
     def _live_on(self, node: str) -> Iterator[tuple[Run, Execution]]:
         for place in list(self._board.open.get(node, ())):
             run = self._confirmed(place)
-            yield from ((run, e) for e in run.executions if e.node == node) if run else ()
+            yield from (
+                ((run, e) for e in run.executions if e.node == node and e.live and e.status is not Status.WAITING) if run else ()
+            )
 
     def _confirmed(self, place: Place) -> Run | None:
         """Return a run, unless a write about its job is under way: what follows from that is sent after it."""
@@ -137,5 +141,5 @@ class Dispatcher:
             start_in=start_in,
             expires_in=start_in + policy.duration(job.start_deadline, "start_deadline"),
             timeout=policy.duration(job.timeout, "timeout") if job.timeout else 0,
-            self_stop=policy.duration(job.lost_after, "lost_after") - 10 * SECOND if job.forbids_overlap else 0,
+            self_stop=run.lost_after - 10 * SECOND if run.lost_after else 0,
         )

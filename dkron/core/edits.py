@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from dkron.core import ledger, planner
 from dkron.core.desk import Draft
 from dkron.core.errors import ConflictError, NotFoundError
+from dkron.core.messages import LOOKAHEAD
 from dkron.core.models import Execution, Job, JobState, Reason, Run, Status, Stop, Trigger
 from dkron.core.world import World
 
@@ -35,34 +36,18 @@ def put(draft: Draft, job: Job, world: World) -> None:
     if job == draft.job:
         return
     planner.settle_dues(draft, world)
-    _take_back(draft, world)
+    ledger.take_back(draft, world)
     draft.put_job(job)
     assert draft.state is not None
-    draft.state = replace(draft.state, cursor=world.now)
+    if draft.state.cursor <= world.now + LOOKAHEAD:  # else a clock was set back: what was decided is not decided again
+        draft.state = replace(draft.state, cursor=world.now)
 
 
 def delete(draft: Draft, world: World) -> None:
     """Delete the job. What has started goes on to its end; nothing is recorded of it any more."""
     if draft.job is None:
         raise NotFoundError(f"job {draft.desk.name} does not exist")
-    planner.settle_dues(draft, world)
-    _take_back(draft, world)
-    draft.put_job(None)
-    draft.state = None
-    for run in list(draft.runs.values()):
-        rest = tuple(e for e in run.executions if e.status is not Status.WAITING)
-        if all(e.status.final for e in rest):
-            draft.drop_run(run)
-        elif len(rest) < len(run.executions):
-            draft.put_run(replace(run, executions=rest))
-
-
-def _take_back(draft: Draft, world: World) -> None:
-    for run in list(draft.runs.values()):
-        later = run.trigger is Trigger.SCHEDULE and run.group > world.now
-        live = [e for e in run.executions if e.status is not Status.REVOKED]
-        if live and later and all(e.status is Status.ARMED and not draft.started(e) for e in live):
-            draft.put_run(replace(run, revoking=True))
+    ledger.remove(draft, world)
 
 
 def raise_counters(draft: Draft, counters: JobState) -> None:
@@ -102,7 +87,7 @@ def run_now(draft: Draft, group: int, request: str, world: World) -> Run:
     if known is not None:
         run = Run(job=job.name, uid=job.uid, group=known, trigger=Trigger.MANUAL, request=request)
         return draft.runs.get(run.id, run)
-    if job.forbids_overlap and any(run.uid == job.uid for run in draft.runs.values()):
+    if job.forbids_overlap and planner.occupied(draft, job):
         raise ConflictError(f"job {job.name} is running, and its concurrency is forbid; stop that run or wait for its end")
     placed = world.place(job)
     if isinstance(placed, Reason):

@@ -1,16 +1,17 @@
 """The four seams: what each method must guarantee, and nothing about how.
 
-Anything that implements one of these can be brought by a plugin; `dkron.plugins.testing` has a contract suite for each.
+Anything that implements one of these can be brought by a plugin; `dkron.plugins.testing` has a contract suite for each. The last
+two, `Saver` and `Observer`, are what the scheduler needs from the server around it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from dkron.core.models import Notice, Record
+from dkron.core.models import Notice, Record, Skips
 
 
 class Entry(NamedTuple):
@@ -207,3 +208,23 @@ class Notifier(Protocol):
 
     async def notify(self, notice: Notice) -> None:
         """Tell it. An exception means: try again later, with a growing delay, for at most a day."""
+
+
+class Saver(Protocol):
+    """Keeps records before the commit that makes them final."""
+
+    def save(self, records: list[tuple[Record, bytes | None]], done: Callable[[], None]) -> None:
+        """Save them, however long it takes; then call `done`."""
+
+
+class Observer(Protocol):
+    """Hears what happened, after it is durable."""
+
+    def finished(self, notices: Iterable[Notice]) -> None:
+        """These runs have ended."""
+
+    def skipped(self, job: str, skips: Skips) -> None:
+        """A due instant was skipped."""
+
+    def deleted(self, job: str) -> None:
+        """A job is gone."""

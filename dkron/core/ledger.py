@@ -53,44 +53,38 @@ def report(draft: Draft, run_id: str, said: Report, world: World) -> None:
     execution = next((e for e in run.executions if e.id == said.id), None) if run else None
     if said.state in ENDED:
         draft.answers.append((said.agent, said.id))
-    if run is None or execution is None:
+    if run is None or execution is None or journal_of(execution.agent) != journal_of(said.agent):
         return
-    if execution.status.final:
-        if execution.status is Status.LOST and said.state in ENDED:
-            release(draft, run, execution)
-        return
-    if execution.agent == said.agent:
-        _heard(draft, run, execution, said, world)
-    elif journal_of(execution.agent) == journal_of(said.agent):
-        _heard_again(draft, run, execution, said, world)
+    if execution.status is Status.LOST and said.state not in {State.ARMED, State.RUNNING}:
+        release(draft, run, execution)
+    elif execution.status in {Status.ARMED, Status.RUNNING}:  # what waits for its retry was never ordered
+        (_heard if execution.agent == said.agent else _heard_again)(draft, run, execution, said, world)
 
 
 ENDED = frozenset({State.FINISHED, State.VOID, State.REFUSED})
 
 
 def _heard(draft: Draft, run: Run, execution: Execution, said: Report, world: World) -> None:
-    match said.state:
+    match said.state:  # unknown: the order has not arrived yet; it is on its way, or will be asked again
         case State.RUNNING:
             _running(draft, run, execution, said.started_at)
         case State.FINISHED:
             _finished(draft, run, execution, said, world)
-        case State.REFUSED if said.reason == Reason.OVERLOADED:
+        case State.REFUSED if said.reason == Reason.OVERLOADED and not (run.revoking or policy.stopped(run, execution)):
             finish(draft, run, replace(execution, status=Status.SKIPPED, reason=said.reason, finished_at=world.now), world)
         case State.REFUSED | State.VOID:
             _not_started(draft, run, execution, said.reason, world)
-        case State.ARMED | State.UNKNOWN:
-            pass  # unknown: the order has not arrived yet; it is on its way, or will be asked again
 
 
 def _heard_again(draft: Draft, run: Run, execution: Execution, said: Report, world: World) -> None:
     """Take the answer of a later incarnation over the same journal: the earlier one is dead (R5, R6)."""
-    match said.state:
+    match said.state:  # it arms and runs only what it was ordered itself
         case State.FINISHED:
             _finished(draft, run, execution, said, world)
-        case State.UNKNOWN | State.VOID | State.REFUSED | State.ARMED:
+        case State.UNKNOWN | State.VOID | State.REFUSED if draft.started(execution):
+            _lost(draft, run, execution, "its worker died while it ran, and the journal does not know how it ended", world)
+        case State.UNKNOWN | State.VOID | State.REFUSED:
             _not_started(draft, run, execution, said.reason or "its worker was restarted before the start", world)
-        case State.RUNNING:
-            pass  # an incarnation runs only what it started itself
 
 
 def _running(draft: Draft, run: Run, execution: Execution, started_at: int) -> None:
@@ -122,27 +116,26 @@ def _finished(draft: Draft, run: Run, execution: Execution, said: Report, world:
 
 def _not_started(draft: Draft, run: Run, execution: Execution, why: str, world: World) -> None:
     """It surely has not started and will not: stopped, taken back, or ordered anew."""
-    if _stopped(run, execution):
-        finish(
-            draft, run, replace(execution, status=Status.STOPPED, reason="stopped before its start", finished_at=world.now), world
-        )
+    if policy.stopped(run, execution):
+        ended = replace(execution, status=Status.STOPPED, reason="stopped before its start", finished_at=world.now)
+        finish(draft, run, ended, world)
     elif run.revoking:
-        _taken_back(draft, set_execution(draft, run, replace(execution, status=Status.REVOKED, reason=why)))
+        _taken_back(draft, set_execution(draft, run, replace(execution, status=Status.REVOKED, reason=why)), world)
     else:
         retarget(draft, run, execution, why, world)
 
 
-def _stopped(run: Run, execution: Execution) -> bool:
-    return any(stop.execution in {"", execution.id} for stop in run.stops)
-
-
-def _taken_back(draft: Draft, run: Run) -> None:
+def _taken_back(draft: Draft, run: Run, world: World) -> None:
     """When every target has confirmed that it will not start, the instant may be decided again, in the same record (R10)."""
-    if all(e.status is Status.REVOKED for e in run.executions):
-        if _job_of(draft, run) is None:
-            draft.drop_run(run)
-        else:
-            draft.put_run(replace(run, revoking=False))
+    job = _job_of(draft, run)
+    if any(not e.status.final for e in run.executions):
+        return
+    if job is None:
+        draft.drop_run(run)
+    elif all(e.status is Status.REVOKED for e in run.executions):
+        draft.put_run(replace(run, revoking=False))
+    else:  # some were stopped before the others were taken back
+        _close(draft, job, run, world)
 
 
 # --- targets that are gone ------------------------------------------------------------------------------------------------
@@ -153,7 +146,7 @@ def retarget(draft: Draft, run: Run, execution: Execution, why: str, world: Worl
     job = _job_of(draft, run)
     run = set_execution(draft, run, replace(execution, status=Status.REVOKED, reason=why))
     peers = _substitutes(job, run, execution, world) if job else Reason.NO_TARGET
-    if job and world.now - run.group > policy.duration(job.catchup_window, "catchup_window"):
+    if job and world.now - _planned(run, execution) > policy.duration(job.catchup_window, "catchup_window"):
         peers = Reason.MISSED
     if peers is Reason.NO_TARGET and not world.settled and all(e.status is Status.REVOKED for e in run.executions):
         return  # it is decided again in a moment
@@ -163,10 +156,19 @@ def retarget(draft: Draft, run: Run, execution: Execution, why: str, world: Worl
     draft.put_run(replace(run, executions=run.executions + arm(run, peers, world, attempt=execution.attempt)))
 
 
+def _planned(run: Run, execution: Execution) -> int:
+    """Return the instant from which its lateness counts: a retry or a dependent may come long after the run's own."""
+    if execution.attempt > 1:
+        return execution.start_at
+    return run.group if run.trigger is Trigger.SCHEDULE else run.decided_at
+
+
 def _substitutes(job: Job, run: Run, execution: Execution, world: World) -> list[Peer] | Reason:
     if wanted(job.tags).most is not None:
-        busy = frozenset(e.node for e in run.executions if not e.status.final)
-        return world.place(job, 1, busy)
+        taken = frozenset(
+            e.node for e in run.executions if e.id != execution.id and e.status is not Status.REVOKED and not e.retried
+        )
+        return world.place(job, 1, taken)
     same = world.members.get(execution.node)
     nodes = world.members.matching(wanted(job.tags).tags)
     return [same] if same is not None and same in nodes else Reason.NO_TARGET
@@ -199,7 +201,7 @@ def finish(draft: Draft, run: Run, ended: Execution, world: World, said: Report 
     """Make an execution final: record it, count it, and see what follows."""
     job = _job_of(draft, run)
     if job is None:
-        _finish_ghost(draft, set_execution(draft, run, ended))
+        abandon(draft, set_execution(draft, run, ended))
         return
     if ended.status is Status.SKIPPED and all(e.status is Status.REVOKED or e.id == ended.id for e in run.executions):
         skip(draft, job, Skips(reason=Reason(ended.reason), first=run.group, last=run.group))
@@ -212,12 +214,6 @@ def finish(draft: Draft, run: Run, ended: Execution, world: World, said: Report 
         run = _next_attempt(draft, run, ended, world)
     if all(e.status.final for e in run.executions):
         _close(draft, job, run, world)
-
-
-def _finish_ghost(draft: Draft, run: Run) -> None:
-    """End a run whose job was deleted: nothing is recorded any more."""
-    if all(e.status.final for e in run.executions):
-        draft.drop_run(run)
 
 
 def _job_of(draft: Draft, run: Run) -> Job | None:
@@ -257,10 +253,22 @@ def _close(draft: Draft, job: Job, run: Run, world: World) -> None:
         draft.notices.append(_notice(job, run, status, world))
     if status == "success":
         _succeeded(draft, job, run, world)
-    if job.forbids_overlap and holds_slot(run):
+    if lingers(draft, run, world):
         draft.put_run(replace(run, closed=True))
     else:
         draft.drop_run(run)
+
+
+def lingers(draft: Draft, run: Run, world: World) -> bool:
+    """Tell whether a run that is over has to stay: so that its instant, still to come, is not claimed again, or for its slot."""
+    job, cursor = _job_of(draft, run), draft.state.cursor if draft.state else world.now
+    ahead = run.group > world.now or cursor < run.group == draft.due(run.group - 1)
+    return job is not None and (ahead or (job.forbids_overlap and holds_slot(run)))
+
+
+def occupies(run: Run) -> bool:
+    """Tell whether a run takes the slot of a `forbid` job (R11); one that was taken back whole does not."""
+    return not run.executions or any(e.live for e in run.executions)
 
 
 def _succeeded(draft: Draft, job: Job, run: Run, world: World) -> None:
@@ -279,8 +287,32 @@ def _succeeded(draft: Draft, job: Job, run: Run, world: World) -> None:
         for child in children
     ]
     if job.ephemeral and not children:
-        draft.put_job(None)
-        draft.state = None
+        remove(draft, world)
+
+
+def remove(draft: Draft, world: World) -> None:
+    """Delete the job: what is armed for later is taken back, what has started goes on to its end, but is not recorded."""
+    take_back(draft, world)
+    draft.put_job(None)
+    draft.state = None
+
+
+def take_back(draft: Draft, world: World) -> None:
+    """Mark what is armed for later, and has surely not started, to be confirmed as such by its targets (R10)."""
+    for run in list(draft.runs.values()):
+        later = run.trigger is Trigger.SCHEDULE and run.group > world.now and not run.revoking
+        alive = [e for e in run.executions if e.status is not Status.REVOKED]
+        if alive and later and all(e.status is Status.ARMED and not draft.started(e) for e in alive):
+            draft.put_run(replace(run, revoking=True))
+
+
+def abandon(draft: Draft, run: Run) -> None:
+    """See to a run whose job was deleted: it makes no more attempts, and stays until what has started ends."""
+    rest = tuple(e for e in run.executions if e.status is not Status.WAITING)
+    if all(e.status.final for e in rest):
+        draft.drop_run(run)
+    elif len(rest) < len(run.executions):
+        draft.put_run(replace(run, executions=rest))
 
 
 def holds_slot(run: Run) -> bool:
@@ -290,9 +322,7 @@ def holds_slot(run: Run) -> bool:
 
 def release(draft: Draft, run: Run, execution: Execution) -> None:
     """Note that what was lost has ended, or never will start: it no longer holds the job's slot (R11)."""
-    run = set_execution(draft, run, replace(execution, gone=True))
-    if run.closed and not holds_slot(run):
-        draft.drop_run(run)
+    set_execution(draft, run, replace(execution, gone=True))
 
 
 def skip(draft: Draft, job: Job, skips: Skips) -> None:

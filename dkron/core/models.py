@@ -141,6 +141,11 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     retried: bool = False
     gone: bool = False
 
+    @property
+    def live(self) -> bool:
+        """Tell whether it may still start, or run."""
+        return not self.status.final or (self.status is Status.LOST and not self.gone)
+
 
 class Stop(msgspec.Struct, frozen=True, gc=False):
     """Somebody wants an execution, or with "" every execution of the run, to end."""
@@ -155,7 +160,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
 
     `group` is the due or trigger instant; `fence` the leader key's revision under which the run was created. Without executions
     it waits to be decided. `revoking` marks an edit that takes back what has not started (R10); `closed` a run that is counted
-    and told, and stays only because something that is lost may still hold the job's slot (R11).
+    and told, and stays only because its instant is still to come, or something that is lost may hold the job's slot (R11).
+    `lost_after` (ns) is what its agents were told, whatever the job says later; 0: the job allowed overlap.
     """
 
     job: str
@@ -164,6 +170,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     trigger: Trigger = Trigger.SCHEDULE
     decided_at: int = 0
     fence: int = 0
+    lost_after: int = 0
     executions: tuple[Execution, ...] = ()
     stops: tuple[Stop, ...] = ()
     revoking: bool = False

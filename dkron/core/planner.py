@@ -13,10 +13,10 @@ from dkron.core.clock import MILLISECOND, SECOND
 from dkron.core.desk import Desk, Draft
 from dkron.core.membership import Peer
 from dkron.core.messages import LOOKAHEAD
-from dkron.core.models import Job, JobState, Reason, Run, Skips, Status, Trigger, run_id
+from dkron.core.models import Execution, Job, JobState, MemberStatus, Reason, Run, Skips, Status, Trigger, run_id
 from dkron.core.world import World, arm
 
-CLAIMS_A_WAKE = 100  # so that a long catch-up is written in pieces
+CLAIMS_AN_EDIT = 100  # what else was due by the old specification is recorded as missed
 WORTH_A_COMMIT = 1 * SECOND  # a run that lasts this long is stored as running; a shorter one only as ended
 LOOK_AGAIN = 100 * MILLISECOND
 
@@ -24,10 +24,13 @@ LOOK_AGAIN = 100 * MILLISECOND
 def wake(draft: Draft, world: World) -> None:
     """Decide everything about a job that time makes due."""
     for run in list(draft.runs.values()):
-        _tend(draft, run, world)
+        if draft.room:
+            _tend(draft, run, world)
     if draft.job is not None and draft.state is not None and world.claims:
         _catch_up(draft, draft.job, world)
-        _claim(draft, world, world.now + LOOKAHEAD)
+        _claim(draft, world, world.now + LOOKAHEAD, draft.room)
+    elif draft.job is not None and draft.state is not None:
+        draft.blocked = draft.due(draft.state.cursor) or 0
 
 
 def next_wake(desk: Desk, now: int) -> int:
@@ -36,7 +39,8 @@ def next_wake(desk: Desk, now: int) -> int:
     for run in desk.live():
         if undecided(run) or run.closed:
             times.append(now + LOOK_AGAIN)
-        times += [max(e.start_at, now + LOOK_AGAIN) for e in run.executions if e.status is Status.WAITING]
+        soon, latest = now + LOOK_AGAIN, now + policy.LONGEST_RETRY_DELAY
+        times += [min(max(e.start_at, soon), latest) for e in run.executions if e.status is Status.WAITING]
     if desk.started:
         times.append(min(desk.started.values()) + WORTH_A_COMMIT)
     return max(min((t for t in times if t), default=0), 0)
@@ -62,45 +66,48 @@ def undecided(run: Run) -> bool:
 def _tend(draft: Draft, run: Run, world: World) -> None:
     """See to one live run: decide it if it waits for that, start its retries, give up what is gone."""
     _release_silent(draft, run, world)
-    if run.closed:
+    if draft.job is None or draft.job.uid != run.uid:
+        ledger.abandon(draft, draft.runs[run.id])
+    elif run.closed and not ledger.lingers(draft, draft.runs[run.id], world):
+        draft.drop_run(run)
+    left = draft.runs.get(run.id)
+    if left is None or left.closed:
         return
-    if undecided(run):
-        _decide_waiting(draft, run, world)
+    if undecided(left):
+        _decide_waiting(draft, left, world)
         return
-    for execution in run.executions:
+    for execution in left.executions:
         current = draft.runs.get(run.id)
         if current is None:
             return
-        if execution.status is Status.WAITING and execution.start_at <= world.now:
-            _retry(draft, current, execution.id, world)
+        if execution.status is Status.WAITING and not world.now < execution.start_at <= world.now + policy.LONGEST_RETRY_DELAY:
+            _retry(draft, current, execution, world)
         elif execution.status in {Status.ARMED, Status.RUNNING}:
-            _store_start(draft, current, execution.id, world)
+            _store_start(draft, current, execution, world)
             ledger.unreachable(draft, draft.runs[run.id], execution, world)
 
 
-def _store_start(draft: Draft, run: Run, execution_id: str, world: World) -> None:
-    started = (draft.desk.started or {}).get(execution_id, 0)
-    execution = next(e for e in run.executions if e.id == execution_id)
+def _store_start(draft: Draft, run: Run, execution: Execution, world: World) -> None:
+    started = (draft.desk.started or {}).get(execution.id, 0)
     if started and execution.status is Status.ARMED and (run.revoking or world.now - started >= WORTH_A_COMMIT):
         ledger.set_execution(draft, run, replace(execution, status=Status.RUNNING, started_at=started))
 
 
-def _retry(draft: Draft, run: Run, execution_id: str, world: World) -> None:
+def _retry(draft: Draft, run: Run, waiting: Execution, world: World) -> None:
     """Order a retry: on the same node if it is there, for a counted job else on another."""
-    waiting = next(e for e in run.executions if e.id == execution_id)
     if draft.job is not None and draft.job.forbids_overlap and ledger.holds_slot(run):
         return  # the lost attempt may still run (R11)
     peer = world.members.get(waiting.node)
-    if peer is not None and peer.linked and peer.has_room:
-        armed = replace(waiting, status=Status.ARMED, agent=peer.agent, start_at=world.now)
+    if peer is not None and peer.linked and peer.has_room and peer.status is MemberStatus.ALIVE:
+        armed = replace(waiting, status=Status.ARMED, agent=peer.agent, start_at=max(run.group, world.now))
         ledger.set_execution(draft, run, armed)
-    else:
+    elif world.settled:
         ledger.retarget(draft, run, waiting, "its node is not there for the retry", world)
 
 
 def _release_silent(draft: Draft, run: Run, world: World) -> None:
     """Free the slot of what was lost long enough ago that its agent has killed it by itself, or is known dead (R11)."""
-    patience = policy.duration(draft.job.lost_after if draft.job else "60s", "lost_after")
+    patience = max(run.lost_after, policy.duration(draft.job.lost_after if draft.job else "60s", "lost_after"))
     for execution in run.executions:
         if execution.status is not Status.LOST or execution.gone or run.id not in draft.runs:
             continue
@@ -111,11 +118,15 @@ def _release_silent(draft: Draft, run: Run, world: World) -> None:
 def _decide_waiting(draft: Draft, run: Run, world: World) -> None:
     """Decide a run without targets: born of its parent's success, asked for, or taken back by an edit."""
     job = draft.job
-    if job is None or job.uid != run.uid or not _still_due(draft, job, run, world):
-        draft.drop_run(run)
+    assert job is not None
+    if not _still_due(draft, job, run, world):
+        if run.group <= world.now or not run.executions:  # the ids of what was taken back are not used again
+            draft.drop_run(run)
         return
-    others = job.forbids_overlap and any(other.id != run.id and other.uid == run.uid for other in draft.runs.values())
-    placed = Reason.OVERLAP if others else world.place(job)
+    placed = Reason.OVERLAP if job.forbids_overlap and occupied(draft, job, run.id) else world.place(job)
+    late = world.now - run.group if run.trigger is Trigger.SCHEDULE else 0
+    if late > policy.duration(job.catchup_window, "catchup_window"):
+        placed = Reason.MISSED
     if placed is Reason.NO_TARGET and not world.settled:
         return
     if isinstance(placed, Reason):
@@ -152,9 +163,9 @@ def _catch_up(draft: Draft, job: Job, world: World) -> None:
         draft.state = replace(draft.state, cursor=plan.cursor)
 
 
-def _claim(draft: Draft, world: World, until: int) -> None:
-    """Decide the due instants up to `until`, in order, as far as they can be decided."""
-    for _ in range(CLAIMS_A_WAKE):
+def _claim(draft: Draft, world: World, until: int, most: int) -> None:
+    """Decide the due instants up to `until`, in order, as far as they can be decided in one commit."""
+    for _ in range(most):
         job, state = draft.job, draft.state
         if job is None or state is None:
             return
@@ -183,7 +194,7 @@ def _claimed(draft: Draft, job: Job, instant: int, world: World) -> Reason | Non
     late = world.now - instant
     if instant > world.since and world.settled and late > policy.duration(job.start_deadline, "start_deadline"):
         return Reason.OVERLOADED
-    if job.forbids_overlap and _occupied(draft, job):
+    if job.forbids_overlap and occupied(draft, job):
         return Reason.OVERLAP
     placed = world.place(job)
     if isinstance(placed, Reason):
@@ -192,14 +203,16 @@ def _claimed(draft: Draft, job: Job, instant: int, world: World) -> Reason | Non
     return None
 
 
-def _occupied(draft: Draft, job: Job) -> bool:
-    return any(run.uid == job.uid for run in draft.runs.values())
+def occupied(draft: Draft, job: Job, without: str = "") -> bool:
+    """Tell whether a live run takes the job's slot, apart from that one."""
+    return any(run.uid == job.uid and run.id != without and ledger.occupies(run) for run in draft.runs.values())
 
 
 def create(draft: Draft, job: Job, run: Run, peers: list[Peer], world: World) -> None:
     """Create a run with its targets; a row of skips before it is now complete, and goes to history."""
     executions = run.executions + arm(run, peers, world)  # after those that an edit took back
-    draft.put_run(replace(run, executions=executions, decided_at=world.now, fence=world.fence))
+    slot = policy.duration(job.lost_after, "lost_after") if job.forbids_overlap else 0
+    draft.put_run(replace(run, executions=executions, decided_at=world.now, fence=world.fence, lost_after=slot))
     ledger.end_skips(draft, job)
 
 
@@ -207,4 +220,7 @@ def settle_dues(draft: Draft, world: World) -> None:
     """Decide what is due up to now by the specification as it stands, before an edit changes it."""
     if draft.job is not None and draft.state is not None:
         _catch_up(draft, draft.job, world)
-        _claim(draft, world, world.now)
+        _claim(draft, world, world.now, CLAIMS_AN_EDIT)
+        missed = policy.missed(draft.due, draft.state.cursor, world.now)  # what nobody can run at the moment
+        if missed:
+            ledger.skip(draft, draft.job, missed)

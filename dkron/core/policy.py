@@ -60,7 +60,7 @@ def catch_up(job: Job, due: Next, cursor: int, since: int) -> CatchUp:
     elif job.catchup == "latest":
         last = last_due(due, start, since)
         start = start if last is None else last - 1
-    return CatchUp(start, _missed(due, cursor, start))
+    return CatchUp(start, missed(due, cursor, start))
 
 
 def last_due(due: Next, after: int, until: int) -> int | None:
@@ -76,7 +76,8 @@ def last_due(due: Next, after: int, until: int) -> int | None:
         step *= 2
 
 
-def _missed(due: Next, cursor: int, end: int) -> Skips | None:
+def missed(due: Next, cursor: int, end: int) -> Skips | None:
+    """Return what fell due in (cursor, end], as one row of skips."""
     first = due(cursor)
     if first is None or first > end:
         return None
@@ -88,9 +89,14 @@ def _missed(due: Next, cursor: int, end: int) -> Skips | None:
     return Skips(reason=Reason.MISSED, first=first, last=last, count=count)
 
 
+def stopped(run: Run, execution: Execution) -> bool:
+    """Tell whether somebody wants its end."""
+    return any(stop.execution in {"", execution.id} for stop in run.stops)
+
+
 def tries_again(job: Job, run: Run, execution: Execution) -> bool:
     """Tell whether a failed or lost execution is followed by another attempt; what a person stopped is not."""
-    if run.stops:
+    if stopped(run, execution):
         return False
     if execution.status is Status.LOST:
         return job.on_lost == "retry" and execution.attempt <= max(job.retries, 1)
@@ -103,8 +109,12 @@ def retry_delay(attempt: int) -> int:
 
 
 def verdict(executions: tuple[Execution, ...]) -> str:
-    """Return the job's status after a run: over the last attempt on each target, so a success after a retry is a success."""
-    ended = [e.status for e in executions if not e.retried and e.status not in {Status.REVOKED, Status.SKIPPED}]
+    """Return the job's status after a run: over the last attempt on each target, so a success after a retry is a success.
+
+    What never started does not count, but a retry that never started leaves its target failed.
+    """
+    last = [e for e in executions if not e.retried and e.status is not Status.REVOKED]
+    ended = [e.status for e in last if e.status is not Status.SKIPPED or e.attempt > 1]
     good = ended.count(Status.SUCCEEDED)
     if not ended:
         return ""

@@ -14,10 +14,10 @@ import asyncio
 import heapq
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from random import Random
-from typing import NamedTuple, Protocol, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 from dkron.core import board as keys
 from dkron.core import ledger, planner
@@ -27,10 +27,10 @@ from dkron.core.desk import Desk, Draft
 from dkron.core.dispatch import Dispatcher, Send
 from dkron.core.election import Leadership
 from dkron.core.errors import DkronError, GuardFailedError, NotLeaderError, StoreError
-from dkron.core.interfaces import Coordinator
+from dkron.core.interfaces import Coordinator, Observer, Saver
 from dkron.core.membership import Members, Peer
 from dkron.core.messages import LOOKAHEAD, Heartbeat, Report, State
-from dkron.core.models import Execution, MemberStatus, Notice, Record, Skips, Status
+from dkron.core.models import Execution, MemberStatus, Status
 from dkron.core.world import World
 from dkron.core.writes import Writer, write_of
 
@@ -43,26 +43,6 @@ TRY_AGAIN = 200 * MILLISECOND
 
 Result = TypeVar("Result")
 Decision = Callable[[Draft, World], object]
-
-
-class Saver(Protocol):
-    """Keeps records before the commit that makes them final."""
-
-    def save(self, records: list[tuple[Record, bytes | None]], done: Callable[[], None]) -> None:
-        """Save them, however long it takes; then call `done`."""
-
-
-class Observer(Protocol):
-    """Hears what happened, after it is durable."""
-
-    def finished(self, notices: Iterable[Notice]) -> None:
-        """These runs have ended."""
-
-    def skipped(self, job: str, skips: Skips) -> None:
-        """A due instant was skipped."""
-
-    def deleted(self, job: str) -> None:
-        """A job is gone."""
 
 
 class Event(NamedTuple):
@@ -129,7 +109,7 @@ class Scheduler:
         self._dispatch = Dispatcher(
             leadership=leadership, board=self._board, members=self._members, clock=self._clock, now=self.now, send=self._send
         )
-        self._heap, self._ready, self._since = [], deque(), self.now()
+        self._heap, self._ready, self._since, self._skew = [], deque(), self.now(), self.now() - self._clock.boot()
         for name in list(self._board.desks):
             self.wake(name)
         self._dispatch.ask_everybody()
@@ -190,6 +170,11 @@ class Scheduler:
         """See who is gone, and ask again where an answer is overdue."""
         assert self._dispatch is not None
         self._members.tick(boot)
+        jump, self._skew = self.now() - boot - self._skew, self.now() - boot
+        if abs(jump) > SECOND:
+            log.warning("the clock was set by %+.1f s: what is due is planned again (R12)", jump / SECOND)
+            self._since = self.now()
+            self._ready.extend(self._board.desks.values())
         if self._dispatch.tick():
             self._since = self.now()
         overdue = self.now() - OVERDUE if boot - self._asked_again >= OVERDUE else None
@@ -199,7 +184,8 @@ class Scheduler:
                 for place in places:
                     self.wake(place.job)
             elif peer is not None and overdue is not None:
-                self._dispatch.ask_node(peer, overdue=overdue)
+                for name in self._dispatch.ask_node(peer, overdue=overdue):
+                    self.wake(name)
         self._asked_again = boot if overdue is not None else self._asked_again
 
     def _let_go(self) -> None:
@@ -294,7 +280,10 @@ class Scheduler:
         draft, world = Draft(desk), self._world()
         answers: list[tuple[Event, object]] = []
         try:
-            for event in events:
+            for number, event in enumerate(events):
+                if not draft.room:
+                    desk.inbox = list(events[number:])
+                    break
                 try:
                     answers.append((event, event.decide(draft, world)))
                 except DkronError as error:
@@ -351,12 +340,17 @@ class Scheduler:
 
     async def _read_again(self, desk: Desk) -> None:
         """Read a job's keys from the store: somebody wrote what only the leader should, or it is not this server any more."""
-        try:
-            job, state, runs = keys.JOBS + desk.name, keys.STATE + desk.name, f"{keys.RUNS}{desk.name}/"
-            found = [entry for key in (job, state, runs) for entry in (await self._coordinator.range(key)).entries]
-            self._board.read_again(desk.name, [e for e in found if e.key in {job, state} or e.key.startswith(runs)])
-        except StoreError as error:
-            log.warning("job %s could not be read again: %s", desk.name, error)
+        leadership, found = self._leadership, None
+        job, state, runs = keys.JOBS + desk.name, keys.STATE + desk.name, f"{keys.RUNS}{desk.name}/"
+        while found is None:  # until then nothing is confirmed, and nothing is sent (R2)
+            try:
+                found = [entry for key in (job, state, runs) for entry in (await self._coordinator.range(key)).entries]
+            except StoreError as error:
+                log.warning("job %s could not be read again: %s", desk.name, error)
+                await self._clock.sleep(TRY_AGAIN)
+            if self._leadership is not leadership:
+                return  # the board is listed anew
+        self._board.read_again(desk.name, [e for e in found if e.key in {job, state} or e.key.startswith(runs)])
         desk.busy = False
         self._later(desk, TRY_AGAIN)
 
