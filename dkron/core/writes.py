@@ -14,7 +14,7 @@ from dkron.core.board import JOBS, OUTBOX, RUNS, STATE, encode
 from dkron.core.clock import MILLISECOND, Clock
 from dkron.core.desk import Draft
 from dkron.core.errors import GuardFailedError, InvalidInputError, OutcomeUnknownError, StoreError, StoreFullError
-from dkron.core.interfaces import Coordinator
+from dkron.core.interfaces import Coordinator, Entry
 
 MOST_KEYS = 126  # of 127 guarded writes; one guard is the fence
 MOST_BYTES = 900_000  # of 1 MiB
@@ -172,14 +172,18 @@ class Writer:
 
         Under the fence nobody else writes these keys, so equal bytes are the own ones.
         """
-        revisions = set()
-        for key, value in {self._fence[0]: None, **puts, **dict.fromkeys(deletes)}.items():
-            entry = next((e for e in (await self._coordinator.range(key)).entries if e.key == key), None)
-            if key == self._fence[0]:
-                if entry is None or entry.revision != self._fence[1]:
-                    return 0
-            elif (entry.value if entry else None) != value:
-                return 0
-            elif entry:
-                revisions.add(entry.revision)
-        return max(revisions, default=self._fence[1])
+        leader = await self._read(self._fence[0])
+        if leader is None or leader.revision != self._fence[1]:
+            return 0
+        found = {key: await self._read(key) for key in (*puts, *deletes)}
+        if any((entry.value if entry else None) != puts.get(key) for key, entry in found.items()):
+            return 0
+        return max((entry.revision for entry in found.values() if entry), default=self._fence[1])
+
+    async def _read(self, key: str) -> Entry | None:
+        """Read one key, however long that takes: what depends on it is not known before (R2)."""
+        while True:
+            try:
+                return next((e for e in (await self._coordinator.range(key)).entries if e.key == key), None)
+            except StoreError:
+                await self._clock.sleep(SEND_AGAIN)
