@@ -10,7 +10,10 @@ import json
 import logging
 import re
 import sys
+from functools import lru_cache
 from typing import Any, Final, TextIO
+
+import msgspec
 
 from dkron.core.clock import rfc3339, to_datetime
 
@@ -27,6 +30,7 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 _SECRET: Final = re.compile(r"passw|secret|token|encrypt|authorization|(^|_)key$", re.IGNORECASE)
 _COLOURS: Final = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 _PLAIN: Final = re.compile(r"[^\s\"=]+")
+_encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 _OUR_LIBRARIES: Final = ("aiohttp.access", "asyncio", "pydantic_settings")
 
 
@@ -37,6 +41,8 @@ def setup(level: str, *, as_json: bool, stream: TextIO | None = None) -> None:
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter(colours=target.isatty()))
     logging.basicConfig(level=_LEVELS[level.lower()], handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001 - as its documentation has it: no line shows who calls
     for name in _OUR_LIBRARIES:  # their chatter would hide our own lines
         logging.getLogger(name).setLevel(max(_LEVELS[level.lower()], logging.WARNING))
 
@@ -52,7 +58,7 @@ class JsonFormatter(logging.Formatter):
             "logger": short(record.name),
             "message": record.getMessage(),
         }
-        return json.dumps(line | _facts(record) | _trace(self, record) | line, default=str)
+        return _written(line | _facts(record) | _trace(self, record) | line)
 
 
 class TextFormatter(logging.Formatter):
@@ -74,6 +80,13 @@ class TextFormatter(logging.Formatter):
         return f"\033[{_COLOURS[name]}m{padded}\033[0m" if self._colours and name in _COLOURS else padded
 
 
+def _written(line: dict[str, Any]) -> str:
+    try:
+        return _encode(line).decode()
+    except (UnicodeEncodeError, TypeError, ValueError):  # half a character, or a key that is no text: slower, but never lost
+        return json.dumps(line, default=str)
+
+
 def short(name: str) -> str:
     """Return a logger's name without the project's own."""
     return name.removeprefix("dkron.")
@@ -86,7 +99,12 @@ def _instant(record: logging.LogRecord) -> int:
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:
     facts = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-    return {key: "***" if _SECRET.search(key) else value for key, value in facts.items()}
+    return {key: "***" if _is_secret(key) else value for key, value in facts.items()}
+
+
+@lru_cache
+def _is_secret(key: str) -> bool:
+    return bool(_SECRET.search(key))
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, str]:

@@ -48,7 +48,7 @@ def test_a_json_line_has_the_same_as_members() -> None:
     line = json.loads(stream.getvalue())
     assert line["time"].endswith("Z")
     del line["time"]
-    assert line == {"level": "warning", "logger": "server.hub", "message": "late", "job": "backup", "by": 3, "set": "{1}"}
+    assert line == {"level": "warning", "logger": "server.hub", "message": "late", "job": "backup", "by": 3, "set": [1]}
 
 
 @pytest.mark.parametrize("as_json", [True, False])
