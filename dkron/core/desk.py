@@ -34,6 +34,7 @@ class Desk:
     __slots__ = (
         "blocked",
         "busy",
+        "due",
         "inbox",
         "job",
         "job_revision",
@@ -54,6 +55,7 @@ class Desk:
         self.state_revision = 0
         self.runs: dict[str, Held] | None = None
         self.schedule: Schedule | None = None
+        self.due: tuple[int, int | None] | None = None  # the cursor last asked about, and what is due after it
         self.started: dict[str, int] | None = None
         self.wake = 0  # when the planner will look at it (wall time); 0: not planned
         self.blocked = 0  # the due instant that can only be decided when it has come, or when something else has ended
@@ -62,14 +64,11 @@ class Desk:
 
     def set_job(self, job: Job | None, revision: int) -> None:
         """Take over the specification that the store has now."""
-        self.job, self.job_revision = job, revision
+        self.job, self.job_revision, self.due, self.schedule = job, revision, None, None
         try:
             self.schedule = schedule_of(job) if job else None
-        except (
-            InvalidInputError
-        ) as error:  # written by another version, or a zone that this machine lacks: only this job stands still
+        except InvalidInputError as error:  # by another version, or a zone that is missing here: only this job stands still
             log.error("job %s is not scheduled: %s", self.name, error)  # noqa: TRY400 - a sentence says it all
-            self.schedule = None
 
     def set_run(self, run_id: str, run: Run | None, revision: int) -> None:
         """Take over a live run that the store has now, or its end."""
@@ -91,7 +90,13 @@ class Desk:
 
     def next_due(self) -> int | None:
         """Return the first due instant that was not decided yet."""
-        return due_after(self.job, self.schedule, self.state.cursor) if self.job and self.state else None
+        return self.due_after(self.state.cursor) if self.state else None
+
+    def due_after(self, cursor: int) -> int | None:
+        """Return the first due instant after a cursor; it is asked for several times in each run's life."""
+        if self.due is None or self.due[0] != cursor:
+            self.due = (cursor, due_after(self.job, self.schedule, cursor) if self.job else None)
+        return self.due[1]
 
     @property
     def empty(self) -> bool:
@@ -125,6 +130,8 @@ class Draft:
 
     def due(self, cursor: int) -> int | None:
         """Return the first due instant after a cursor."""
+        if self.job is self.desk.job:
+            return self.desk.due_after(cursor)
         return due_after(self.job, self.schedule, cursor) if self.job else None
 
     def started(self, execution: Execution) -> int:

@@ -107,6 +107,8 @@ def _retry(draft: Draft, run: Run, waiting: Execution, world: World) -> None:
 
 def _release_silent(draft: Draft, run: Run, world: World) -> None:
     """Free the slot of what was lost long enough ago that its agent has killed it by itself, or is known dead (R11)."""
+    if not ledger.holds_slot(run):
+        return
     patience = max(run.lost_after, policy.duration(draft.job.lost_after if draft.job else "60s", "lost_after"))
     for execution in run.executions:
         if execution.status is not Status.LOST or execution.gone or run.id not in draft.runs:

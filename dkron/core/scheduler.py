@@ -161,10 +161,11 @@ class Scheduler:
                 self._enqueue(desk)
 
     async def _work(self, until: int) -> None:
+        world = self._world()  # one for all that is decided in these few milliseconds
         while self._ready and self._clock.boot() < until:
             desk = self._ready.popleft()
             if not desk.busy:
-                self._decide(desk)
+                self._decide(desk, world)
 
     def _tick(self, boot: int) -> None:
         """See who is gone, and ask again where an answer is overdue."""
@@ -274,10 +275,10 @@ class Scheduler:
             claims=not self._resting,
         )
 
-    def _decide(self, desk: Desk) -> None:
+    def _decide(self, desk: Desk, world: World) -> None:
         """Decide all that waits for a job, and everything about it that time makes due, as one change."""
         events, desk.inbox = cast("list[Event]", desk.inbox or []), None
-        draft, world = Draft(desk), self._world()
+        draft = Draft(desk)
         answers: list[tuple[Event, object]] = []
         try:
             for number, event in enumerate(events):

@@ -7,6 +7,7 @@ many of the matching nodes run the job, and without any count all of them do.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from random import Random
 from typing import NamedTuple, TypeVar
 
@@ -22,9 +23,14 @@ class Wanted(NamedTuple):
 
 def wanted(tags: Mapping[str, str]) -> Wanted:
     """Read a job's tags. What follows the last colon is a count if it is a whole number, else part of the value."""
+    return _wanted(tuple(tags.items()))
+
+
+@lru_cache(maxsize=4096)
+def _wanted(tags: tuple[tuple[str, str], ...]) -> Wanted:
     values: set[tuple[str, str]] = set()
     counts: list[int] = []
-    for name, text in tags.items():
+    for name, text in tags:
         value, colon, count = text.rpartition(":")
         if colon and count.isdecimal():
             counts.append(int(count))

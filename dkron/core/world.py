@@ -36,7 +36,9 @@ class World(NamedTuple):
     def place(self, job: Job, count: int | None = None, without: frozenset[str] = frozenset()) -> list[Peer] | Reason:
         """Choose the nodes that run a job now, or say why there are none."""
         want = wanted(job.tags)
-        nodes = [peer for peer in self.members.matching(want.tags) if peer.name not in without]
+        nodes = self.members.matching(want.tags)
+        if without:
+            nodes = [peer for peer in nodes if peer.name not in without]
         if not nodes:
             return Reason.NO_TARGET
         roomy = [peer for peer in nodes if peer.has_room]
