@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
 from hashlib import sha256
+from itertools import islice
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -32,6 +33,8 @@ from dkron.server.leading import Leading
 LONGEST_WRITE = 5.0  # seconds that a client waits for the store before it hears 503
 LONGEST_CHAIN = 100  # jobs that run after one another
 MOST_DEPENDENTS = 100  # of one parent: their runs are born in the one commit that ends the parent's
+FRESH = 0.02  # seconds that a list of jobs may be behind
+REFRESHED = 100  # entries in a row, which hold the loop for a few milliseconds
 CLOCK_OFF = 1 * SECOND  # of R12
 
 Result = TypeVar("Result")
@@ -67,6 +70,7 @@ class LocalService:
         self._leave = leave
         self._last_group = 0
         self._waiting: dict[str, list[tuple[str, asyncio.Event]]] = {}
+        self._stale: dict[str, None] = {}  # jobs whose entry in the index is older than the board
         board.on_change = self._changed
 
     # --- jobs ---
@@ -213,6 +217,9 @@ class LocalService:
             ) from None
 
     def _view(self, name: str) -> JobView:
+        if name in self._stale:
+            del self._stale[name]
+            self._refresh(name)
         view = self.index.get(name)
         if view is None:
             raise NotFoundError(f"job {name} does not exist")
@@ -234,18 +241,31 @@ class LocalService:
             parent = desk.job.parent_job
 
     def _changed(self, name: str) -> None:
-        """Keep the index as the board is, and wake those who wait for a run."""
-        desk = self._board.desks.get(name)
-        if desk is None or desk.job is None or desk.state is None:
-            self.index.remove(name)
-        else:
-            self.index.update(self._view_of(desk, desk.job, desk.state))
+        """Note that the index is behind the board; what changes several times at once is brought up to date once."""
+        if not self._stale:
+            asyncio.get_running_loop().call_later(FRESH, self._refresh_some)
+        self._stale[name] = None
         for run, moved in self._waiting.pop(name, ()):
+            desk = self._board.desks.get(name)
             held = (desk.runs or {}).get(run) if desk else None
             if held is None or held.run.closed:
                 moved.set()
             else:
                 self._waiting.setdefault(name, []).append((run, moved))
+
+    def _refresh_some(self) -> None:
+        for name in list(islice(self._stale, REFRESHED)):
+            del self._stale[name]
+            self._refresh(name)
+        if self._stale:
+            asyncio.get_running_loop().call_soon(self._refresh_some)
+
+    def _refresh(self, name: str) -> None:
+        desk = self._board.desks.get(name)
+        if desk is None or desk.job is None or desk.state is None:
+            self.index.remove(name)
+        else:
+            self.index.update(self._view_of(desk, desk.job, desk.state))
 
     def _view_of(self, desk: Desk, job: Job, state: JobState) -> JobView:
         dependents = tuple(child.name for child in self._board.children(job.name))
