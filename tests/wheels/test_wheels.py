@@ -18,6 +18,7 @@ import dkron
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
+BUNDLED = [folder for folder in PLUGINS if folder.name != "etcd_store"]  # it brings gRPC, for those who want it
 EXAMPLES = sorted(path.parent for path in (ROOT / "extras" / "examples").glob("*/pyproject.toml"))
 
 
@@ -75,7 +76,7 @@ def test_the_source_distribution_has_no_more_than_it_needs(tmp_path: Path) -> No
 
 
 def test_the_extra_names_every_bundled_plugin() -> None:
-    names = {project(folder)["name"] for folder in PLUGINS}
+    names = {project(folder)["name"] for folder in BUNDLED}
     assert set(project(ROOT)["optional-dependencies"]["default"]) == names
     assert (ROOT / "requirements.txt").read_text(encoding="utf-8").split("\n", 1)[1].split() == [
         ".",
@@ -88,10 +89,10 @@ def test_the_task_runner_knows_every_plugin() -> None:
     tox = configparser.RawConfigParser()
     tox.read(ROOT / "tox.ini", encoding="utf-8")
     for folder in PLUGINS:
-        path = f"plugins/{folder.name}"
-        assert path in tox["testenv"]["commands_pre"]
-        assert path in tox["testenv:py{311,312,313}-{shell,http,sqlite,log}"]["set_env"]
-        assert path in tox["testenv:type"]["commands"]
+        assert f"plugins/{folder.name}" in tox["testenv:py{311,312,313}-{shell,http,sqlite,log,etcd}"]["set_env"]
+    for folder in BUNDLED:
+        assert f"plugins/{folder.name}" in tox["testenv"]["commands_pre"]
+        assert f"plugins/{folder.name}" in tox["testenv:type"]["commands"]
     assert all(tox.has_option(section, "description") for section in tox.sections() if section.startswith("testenv"))
 
 

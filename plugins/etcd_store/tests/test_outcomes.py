@@ -1,0 +1,184 @@
+"""What a commit may be told: done, definitely not done, or that nobody knows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from dkron_etcd_store.access import Access, parse
+from dkron_etcd_store.client import Twice
+from dkron_etcd_store.failures import Kind, of_status
+from dkron_etcd_store.member import STATUS
+from etcd3 import etcdrpc
+from grpc import StatusCode
+from grpc.aio import AioRpcError, Metadata
+
+from dkron.core.clock import SECOND
+from dkron.core.errors import (
+    GuardFailedError,
+    InvalidInputError,
+    OutcomeUnknownError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+
+
+def through(*proxies: Any) -> Access:
+    return Access(parse([proxy.address for proxy in proxies], tls=False))
+
+
+class TestUnknown:
+    async def test_an_answer_that_is_cut_off(self, store: Any, proxy: Any, connect: Any) -> None:
+        far = await connect(through(proxy))
+        revision = await far.commit({"c/a": 0}, {"c/a": b"1"})
+        proxy.cut_answers = True
+        with pytest.raises(OutcomeUnknownError, match="may have been written or not"):
+            await far.commit({"c/a": revision}, {"c/a": b"2"})
+        proxy.cut_answers = False
+        with pytest.raises(GuardFailedError):  # R2: sent again, unchanged; then it is read
+            await far.commit({"c/a": revision}, {"c/a": b"2"})
+        (entry,) = (await store.range("c/a")).entries
+        assert entry.value == b"2", "it had been written"
+
+    async def test_what_only_asks_is_asked_elsewhere(self, proxy: Any, one: Any, connect: Any) -> None:
+        endpoints = parse([proxy.address, *one.addresses], tls=False)
+        far = await connect(Access(endpoints))
+        revision = await far.commit({}, {"c/a": b"1"})
+        proxy.cut_answers = True
+        assert far.client.member.name == proxy.address
+        assert [entry.value for entry in (await far.range("c/")).entries] == [b"1"]
+        assert far.client.member.name == one.addresses[0]
+        far.client.leave(far.client.member)
+        assert await far.commit({"c/a": revision}, {}) == revision
+
+    async def test_a_watch_that_is_cut_off(self, store: Any, proxy: Any, connect: Any) -> None:
+        far = await connect(through(proxy))
+        revision = await store.commit({}, {"c/count": b"start"})
+        watch = far.watch("c/", revision)
+        for number in range(5):
+            await store.commit({}, {"c/count": b"%d" % number})
+            assert [change.value for change in await anext(watch)] == [b"%d" % number]
+            before = proxy.connections
+            proxy.hang_up()
+            await store.commit({}, {"h/other": b""})
+        assert proxy.connections >= before
+        await watch.aclose()
+
+
+class TestDefinite:
+    async def test_nobody_listens(self, proxy: Any, connect: Any) -> None:
+        far = await connect(through(proxy))
+        await proxy.close()
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError):
+                await _refused_before(far)
+        await proxy.open()
+
+    async def test_too_large_for_etcd(self, start: Any, connect: Any) -> None:
+        cluster = start(1, ["--max-request-bytes", "10000"])
+        store = await connect(cluster.access())
+        with pytest.raises(StoreUnavailableError, match="request is too large"):
+            await store.commit({}, {"c/a": bytes(20_000)})
+        assert (await store.range("")).entries == []
+
+    @pytest.mark.parametrize(
+        ("guards", "puts", "deletes", "field"),
+        [
+            ({f"c/{number}": 0 for number in range(128)}, {}, [], "guards"),
+            ({}, {f"c/{number}": b"" for number in range(100)}, [f"c/x{number}" for number in range(29)], "puts"),
+            ({}, {"c/a": bytes(1 << 20)}, [], "puts"),
+            ({}, {"c/a": b""}, ["c/a"], "deletes"),
+            ({}, {"c/\ud800": b""}, [], "puts"),
+            ({"c/\ud800": 0}, {}, [], "guards"),
+        ],
+    )
+    async def test_what_no_etcd_takes(self, store: Any, guards: Any, puts: Any, deletes: Any, field: str) -> None:
+        with pytest.raises(InvalidInputError) as caught:
+            await store.commit(guards, puts, deletes)
+        assert caught.value.field == field
+
+    async def test_as_much_as_etcd_takes(self, store: Any) -> None:
+        names = [f"c/{number}" for number in range(128)]
+        await store.commit(dict.fromkeys(names[:127], 0), dict.fromkeys(names[:100], b""), names[100:])
+
+
+async def _refused_before(store: Any) -> None:
+    try:
+        await store.commit({"c/a": 0}, {"c/a": b"1"})
+    except OutcomeUnknownError:  # the first may find its connection gone while it is being sent
+        await store.commit({"c/a": 0}, {"c/a": b"1"})
+
+
+SMALL = ["--quota-backend-bytes", str(4 << 20)]
+
+
+async def fill(store: Any, *, guarded: bool) -> tuple[list[str], StoreError]:
+    """Put until etcd is full; return the keys that were put, and what it said then."""
+    done: list[str] = []
+    for number in range(100):
+        key = f"c/{number}"
+        try:
+            await store.commit({key: 0} if guarded else {}, {key: bytes(200_000)})
+        except (StoreFullError, OutcomeUnknownError) as error:
+            return done, error
+        done.append(key)
+    pytest.fail("etcd was never full")
+
+
+class TestFull:
+    async def test_guarded_commits_are_definitely_not_written(self, start: Any, connect: Any) -> None:
+        store = await connect(start(1, SMALL).access())
+        revision = await store.commit({}, {"a": b"1"})
+        done, error = await fill(store, guarded=True)
+        assert isinstance(error, StoreFullError)
+        assert sorted(done) == [entry.key for entry in (await store.range("c/")).entries]
+        assert await store.commit({"a": revision}, {}) >= revision, "guards alone still hold"
+        with pytest.raises(GuardFailedError):
+            await store.commit({"a": 1}, {})
+        with pytest.raises(StoreFullError, match=r"etcd at .* is full: compact"):
+            await store.lease(60 * SECOND)
+        await store.commit({}, {}, done)  # deleting is still possible
+
+    async def test_of_others_nobody_knows(self, start: Any, connect: Any) -> None:
+        store = await connect(start(1, SMALL).access())
+        _, error = await fill(store, guarded=False)
+        assert isinstance(error, OutcomeUnknownError)
+        assert "is full" in str(error)
+
+
+class TestStatuses:
+    @pytest.mark.parametrize(
+        ("code", "details", "kind"),
+        [
+            (StatusCode.UNAVAILABLE, "Socket closed", Kind.UNKNOWN),
+            (StatusCode.UNAVAILABLE, "etcdserver: request timed out", Kind.UNKNOWN),
+            (StatusCode.UNAVAILABLE, "etcdserver: leader changed", Kind.UNKNOWN),
+            (StatusCode.UNAVAILABLE, "etcdserver: no leader", Kind.ELSEWHERE),
+            (StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests", Kind.ELSEWHERE),
+            (StatusCode.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded", Kind.FULL),
+            (StatusCode.RESOURCE_EXHAUSTED, "anything else", Kind.UNKNOWN),
+            (StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", Kind.UNKNOWN),
+            (StatusCode.CANCELLED, "", Kind.UNKNOWN),
+            (StatusCode.INTERNAL, "Received RST_STREAM", Kind.UNKNOWN),
+            (StatusCode.UNKNOWN, "raft proposal dropped", Kind.UNKNOWN),
+            (StatusCode.UNAUTHENTICATED, "etcdserver: invalid auth token", Kind.LOGIN),
+            (StatusCode.INVALID_ARGUMENT, "etcdserver: revision of auth store is old", Kind.LOGIN),
+            (StatusCode.INVALID_ARGUMENT, "etcdserver: too many operations in txn request", Kind.REFUSED),
+            (StatusCode.PERMISSION_DENIED, "etcdserver: permission denied", Kind.REFUSED),
+            (StatusCode.NOT_FOUND, "etcdserver: requested lease not found", Kind.REFUSED),
+        ],
+    )
+    def test_what_is_definite(self, code: StatusCode, details: str, kind: Kind) -> None:
+        assert of_status(AioRpcError(code, Metadata(), Metadata(), details), "here").kind is kind
+
+
+async def test_a_caller_that_gives_up_is_cancelled(proxy: Any, connect: Any) -> None:
+    far = await connect(through(proxy))
+    call = asyncio.ensure_future(far.client.call(STATUS, etcdrpc.StatusRequest(), Twice.NOTHING))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await far.range("c/")
