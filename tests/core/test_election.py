@@ -1,0 +1,345 @@
+"""Leadership: one at a time, under a fence that the store checks and a term that only grows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import pytest
+from doubles.memory import MemoryCoordinator, MemoryStore, Moment, Operation
+from sim import virtual
+
+from dkron.core.board import CLUSTER, LEADER, PREFIX, Board, Leader
+from dkron.core.clock import SECOND, Clock, SystemClock
+from dkron.core.election import CHECK, TTL, Election, Leadership
+from dkron.core.errors import GuardFailedError, OutcomeUnknownError, StoreUnavailableError
+from dkron.core.membership import Members
+from dkron.core.messages import VALID
+
+
+class Server:
+    """One candidate, whose board shows the store as of the last `look`."""
+
+    def __init__(self, store: MemoryStore, clock: Clock, name: str, nonce: str = "1") -> None:
+        self.store = MemoryCoordinator(store)
+        self.board = Board()
+        self.members = Members()
+        self.election = Election(
+            coordinator=self.store, clock=clock, board=self.board, members=self.members, server=name, nonce=nonce
+        )
+
+    async def look(self) -> None:
+        self.board.load(await self.store.range(PREFIX))
+
+    async def stand(self) -> Leadership | None:
+        await self.look()
+        return await self.election.stand()
+
+    async def win(self) -> Leadership:
+        leadership = await self.stand()
+        assert leadership is not None
+        await self.look()
+        return leadership
+
+
+class World:
+    def __init__(self) -> None:
+        self.loop = virtual.VirtualLoop()
+        self.clock = virtual.VirtualClock(self.loop, boot=10**12)
+        self.store = MemoryStore(self.clock)
+
+    async def server(self, name: str, nonce: str = "1") -> Server:
+        server = Server(self.store, self.clock, name, nonce)
+        await server.store.open()
+        await server.look()
+        if server.board.cluster is None:
+            await server.election.found()
+            await server.look()
+        return server
+
+    def leader(self) -> Leader | None:
+        found = self.store.range(LEADER).entries
+        return msgspec.json.decode(found[0].value, type=Leader) if found else None
+
+
+Story = Callable[[World], Awaitable[None]]
+
+
+def tell(story: Story) -> None:
+    world = World()
+    virtual.run(story(world), world.loop)  # type: ignore[arg-type]
+
+
+def failing(error: Exception, kind: str, moment: Moment, *keys: str) -> Callable[[Operation], Awaitable[None]]:
+    async def fault(operation: Operation) -> None:
+        if operation[:2] == (kind, moment) and set(keys) <= set(operation.keys):
+            raise error
+
+    return fault
+
+
+class TestFound:
+    def test_the_cluster_has_one_id_for_ever(self) -> None:
+        async def story(world: World) -> None:
+            one, two = Server(world.store, world.clock, "s1"), Server(world.store, world.clock, "s2")
+            for server in (one, two):
+                await server.store.open()
+            await asyncio.gather(one.election.found(), two.election.found())
+            for server in (one, two):
+                await server.look()
+            assert one.board.cluster is not None
+            assert one.board.cluster == two.board.cluster
+            await one.election.found()
+            assert len(world.store.range(CLUSTER).entries) == 1
+
+        tell(story)
+
+    def test_without_an_id_nobody_leads(self) -> None:
+        async def story(world: World) -> None:
+            server = Server(world.store, world.clock, "s1")
+            await server.store.open()
+            assert await server.stand() is None
+            await server.win()
+
+        tell(story)
+
+
+class TestR1Fence:
+    def test_it_is_the_mod_revision_of_the_leader_key(self) -> None:
+        async def story(world: World) -> None:
+            server = await world.server("s1")
+            leadership = await server.win()
+            assert world.store.range(LEADER).entries[0].revision == leadership.fence == server.board.leader_revision
+            await server.election.resign(leadership)
+            again = await server.win()
+            assert again.fence > leadership.fence
+
+        tell(story)
+
+    def test_of_two_that_stand_at_the_same_moment_one_leads(self) -> None:
+        async def story(world: World) -> None:
+            one, two = await world.server("s1"), await world.server("s2")
+            for server in (one, two):
+                await server.look()
+            won = await asyncio.gather(one.election.stand(), two.election.stand())
+            assert len([leadership for leadership in won if leadership]) == 1
+            assert (await two.store.range(LEADER)).entries
+
+        tell(story)
+
+    def test_a_stale_view_wins_nothing(self) -> None:
+        async def story(world: World) -> None:
+            one, two = await world.server("s1"), await world.server("s2")
+            await one.win()
+            assert await two.election.stand() is None  # it still sees no leader
+            leader = world.leader()
+            assert leader is not None
+            assert leader.server == "s1"
+
+        tell(story)
+
+    def test_a_deposed_leader_notices_at_its_next_check(self) -> None:
+        async def story(world: World) -> None:
+            server = await world.server("s1")
+            leadership = await server.win()
+            keeping = asyncio.create_task(server.election.keep(leadership))
+            await asyncio.sleep(1)
+            assert not keeping.done()
+            await server.store.commit({}, {LEADER: b"{}"})
+            await asyncio.sleep(2 * CHECK / SECOND)
+            assert keeping.done()
+
+        tell(story)
+
+    def test_a_deposed_leader_does_not_take_away_its_successors_key(self) -> None:
+        async def story(world: World) -> None:
+            one, two = await world.server("s1"), await world.server("s2")
+            first = await one.win()
+            await asyncio.sleep(TTL / SECOND + 1)
+            await two.win()
+            await one.election.resign(first)
+            leader = world.leader()
+            assert leader is not None
+            assert leader.server == "s2"
+
+        tell(story)
+
+
+class TestMayStand:
+    @pytest.mark.parametrize(
+        ("leader", "may"),
+        [
+            (None, True),
+            (Leader(server="s1", nonce="0", term=1), True),  # an older incarnation of this very server
+            (Leader(server="s1", nonce="1", term=1), False),
+            (Leader(server="s2", nonce="0", term=1), False),
+        ],
+    )
+    def test_only_for_a_free_key_or_the_own_older_one(self, leader: Leader | None, *, may: bool) -> None:
+        server = Server(MemoryStore(), SystemClock(), "s1")
+        server.board.leader = leader
+        assert server.election.may_stand() is may
+
+    def test_the_own_older_incarnation_is_replaced_at_once(self) -> None:
+        async def story(world: World) -> None:
+            old = await (await world.server("s1", "old")).win()
+            new = await (await world.server("s1", "new")).win()
+            assert new.term == old.term + 1
+
+        tell(story)
+
+
+class TestR3Term:
+    def test_terms_grow_with_each_leadership(self) -> None:
+        async def story(world: World) -> None:
+            terms = []
+            for name in ("s1", "s2", "s1", "s3"):
+                server = await world.server(name)
+                leadership = await server.win()
+                terms.append(leadership.term)
+                await server.election.resign(leadership)
+            assert terms == [1, 2, 3, 4]
+
+        tell(story)
+
+    def test_beyond_what_any_member_knows(self) -> None:
+        async def story(world: World) -> None:
+            server = await world.server("s1")
+            server.members.highest_term = 41
+            assert (await server.win()).term == 42
+            assert server.board.cluster is not None
+            assert server.board.cluster.term == 42
+
+        tell(story)
+
+    def test_two_leaders_never_have_the_same(self) -> None:
+        async def story(world: World) -> None:
+            one, two = await world.server("s1"), await world.server("s2")
+            first = await one.win()
+            await asyncio.sleep(TTL / SECOND + 1)  # it is paused, say
+            assert (await two.win()).term > first.term
+
+        tell(story)
+
+    def test_without_the_term_in_the_store_nobody_leads(self) -> None:
+        async def story(world: World) -> None:
+            server = await world.server("s1")
+            server.store.fault = failing(StoreUnavailableError("down"), "commit", Moment.BEFORE, CLUSTER, LEADER)
+            with pytest.raises(StoreUnavailableError):
+                await server.stand()
+
+        tell(story)
+
+
+class TestKeep:
+    def test_the_key_lives_as_long_as_it_is_kept(self) -> None:
+        async def story(world: World) -> None:
+            server = await world.server("s1")
+            leadership = await server.win()
+            keeping = asyncio.create_task(server.election.keep(leadership))
+            await asyncio.sleep(10 * TTL / SECOND)
+            assert world.leader() is not None
+            keeping.cancel()
+            await asyncio.sleep(TTL / SECOND + 0.1)
+            assert world.leader() is None
+
+        tell(story)
+
+    def test_the_key_ends_with_its_server(self) -> None:
+        async def story(world: World) -> None:
+            await (await world.server("s1")).win()
+            await asyncio.sleep(TTL / SECOND - 0.1)
+            assert world.leader() is not None
+            await asyncio.sleep(0.2)
+            assert world.leader() is None
+
+        tell(story)
+
+    def test_r4_it_is_valid_for_one_second_after_the_issue_of_its_last_check(self) -> None:
+        leadership = Leadership(1, 1, 10 * SECOND, None)  # type: ignore[arg-type]
+        assert leadership.valid(10 * SECOND + VALID - 1)
+        assert not leadership.valid(10 * SECOND + VALID)
+        leadership.confirm(11 * SECOND)
+        leadership.confirm(10 * SECOND)
+        assert leadership.valid(12 * SECOND - 1)
+
+    def test_r4_without_the_store_it_is_soon_not_valid_and_again_with_it(self) -> None:
+        async def story(world: World) -> None:
+            server = await world.server("s1")
+            leadership = await server.win()
+            keeping = asyncio.create_task(server.election.keep(leadership))
+            await asyncio.sleep(1)
+            server.store.fault = failing(StoreUnavailableError("down"), "commit", Moment.BEFORE)
+            await asyncio.sleep(1 + CHECK / SECOND)
+            assert not leadership.valid(world.clock.boot())
+            assert not keeping.done()
+            server.store.fault = failing(StoreUnavailableError("down"), "nothing", Moment.BEFORE)
+            await asyncio.sleep(1)
+            assert leadership.valid(world.clock.boot())
+
+        tell(story)
+
+    def test_a_slow_answer_counts_from_its_issue(self) -> None:
+        async def story(world: World) -> None:
+            server = await world.server("s1")
+            leadership = await server.win()
+            issued = world.clock.boot()
+
+            async def slow(operation: Operation) -> None:
+                if operation[:2] == ("commit", Moment.AFTER):
+                    await asyncio.sleep(0.9)
+
+            server.store.fault = slow
+            keeping = asyncio.create_task(server.election.keep(leadership))
+            await asyncio.sleep(0.95)
+            assert leadership.checked == issued
+            keeping.cancel()
+
+        tell(story)
+
+    def test_a_lease_that_has_ended_is_the_end(self) -> None:
+        async def story(world: World) -> None:
+            server = await world.server("s1")
+            leadership = await server.win()
+            server.store.fault = failing(GuardFailedError("the lease has ended"), "keep", Moment.BEFORE)
+            async with asyncio.timeout(3):
+                await server.election.keep(leadership)
+
+        tell(story)
+
+
+class TestResign:
+    def test_the_next_need_not_wait(self) -> None:
+        async def story(world: World) -> None:
+            one, two = await world.server("s1"), await world.server("s2")
+            await one.election.resign(await one.win())
+            assert await two.stand()
+
+        tell(story)
+
+    def test_a_store_that_is_gone_does_not_hold_it_up(self) -> None:
+        async def story(world: World) -> None:
+            server = await world.server("s1")
+            leadership = await server.win()
+            server.store.fault = failing(StoreUnavailableError("down"), "commit", Moment.BEFORE)
+            await server.election.resign(leadership)
+            assert world.leader() is not None  # until its lease ends
+
+        tell(story)
+
+
+class TestR2Unknown:
+    def test_a_leadership_that_is_not_known_is_none(self) -> None:
+        async def story(world: World) -> None:
+            server = await world.server("s1")
+            server.store.fault = failing(OutcomeUnknownError("no answer"), "commit", Moment.AFTER, LEADER)
+            with pytest.raises(OutcomeUnknownError):
+                await server.stand()
+            await server.look()
+            assert not server.election.may_stand()  # it is the own one, and will end by itself
+            server.store.fault = failing(OutcomeUnknownError(""), "nothing", Moment.AFTER)
+            await asyncio.sleep(TTL / SECOND + 0.1)
+            assert await server.win()
+
+        tell(story)
