@@ -61,14 +61,17 @@ _decode_answer: Final = msgspec.json.Decoder(Answer).decode
 @asynccontextmanager
 async def listen(folder: Path, obey: Callable[[Request], Self]) -> AsyncIterator[None]:
     """Listen in a slot's folder, for programs of the same user; raises `OSError`."""
+    visitors: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visitors.add(writer)
         with suppress(OSError, TimeoutError, ValueError):  # ValueError: a line without end
             async with asyncio.timeout(_PATIENCE):
                 while line := await reader.readline():
                     writer.write(msgspec.json.encode(_respond(line, obey)) + b"\n")
                     await writer.drain()
-        writer.close()
+        writer.transport.abort()
+        visitors.discard(writer)
 
     with _reachable(folder) as path:
         server = await asyncio.start_unix_server(serve, path, limit=_LONGEST)
@@ -77,6 +80,9 @@ async def listen(folder: Path, obey: Callable[[Request], Self]) -> AsyncIterator
             yield
         finally:
             server.close()
+            for visitor in visitors:
+                visitor.transport.abort()
+            await asyncio.sleep(0)  # so that they are gone
             (folder / _SOCKET).unlink(missing_ok=True)
 
 
@@ -90,7 +96,7 @@ async def ask(folder: Path, request: Request) -> Self:
                 writer.write(msgspec.json.encode(request) + b"\n")
                 answer = _decode_answer(await reader.readline())
             finally:
-                writer.close()
+                writer.transport.abort()
     except (OSError, TimeoutError, msgspec.MsgspecError, ValueError) as error:
         raise DkronError(f"the worker of {folder} does not answer: {error or 'it takes too long'}") from None
     if answer.me is None:

@@ -40,6 +40,7 @@ from dkron.core.messages import Outcome, Report, State
 
 SEGMENT: Final = 8 << 20  # bytes after which a new segment is begun
 SEGMENTS: Final = 8  # beyond that many, the oldest one's results are carried forward if they are few
+PACE: Final = 0.004  # seconds from one sync to the next: at once when idle, in groups when busy
 REPAIR: Final = 1.0  # seconds between attempts to write again
 
 logger = logging.getLogger("dkron.agent")
@@ -128,6 +129,8 @@ class Journal:
         self._waiters: list[Callable[[str], None]] = []
         self._syncing = False
         self._kicking = False
+        self._pacing: asyncio.TimerHandle | None = None
+        self._next_sync = 0.0
         self._closed = False
         self._segments = self._read()
         self.id = self._last.journal
@@ -252,7 +255,15 @@ class Journal:
             return
         self._flush()
         if self._waiters and not self._syncing:
-            self._sync()
+            pause = self._next_sync - self._loop.time()
+            if pause <= 0:
+                self._sync()
+            elif not self._pacing:
+                self._pacing = self._loop.call_later(pause, self._pace)
+
+    def _pace(self) -> None:
+        self._pacing = None
+        self._kick()
 
     def _flush(self) -> None:
         if self._current is None or not self._buffer:
@@ -267,6 +278,7 @@ class Journal:
         waiters, self._waiters = self._waiters, []
         segments, self._unsynced = self._unsynced, self._segments[-1:]  # what it holds now may be more by then
         self._syncing = True
+        self._next_sync = self._loop.time() + PACE
         future = self._thread.submit(_sync_all, segments)
         future.add_done_callback(lambda future: self._loop.call_soon_threadsafe(self._synced, segments, waiters, future))
 

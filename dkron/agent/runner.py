@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -44,9 +44,12 @@ class _Context:
         return {
             "DKRON_JOB_NAME": self.job,
             "DKRON_EXECUTION_ID": self.execution,
-            "DKRON_SCHEDULED_AT": rfc3339(self.scheduled_at),
+            "DKRON_SCHEDULED_AT": _written(self.scheduled_at),
             "DKRON_ATTEMPT": str(self.attempt),
         }
+
+
+_written: Final = lru_cache(maxsize=1024)(rfc3339)  # many runs have the same instant
 
 
 class Runner:

@@ -30,6 +30,7 @@ from dkron.plugins.manager import PluginManager
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _SHORT: Final = 12  # digits of it tell two boots apart
+_GARBAGE: Final = (20_000, 20, 20)  # collected less often than by default: a run makes thousands of objects, and hardly a cycle
 
 logger = logging.getLogger("dkron.agent")
 
@@ -65,6 +66,7 @@ async def _live(settings: WorkerSettings, held: Slot, keeper: Keeper) -> tuple[i
             worker.start()
             adopted = [] if settings.retiring else _adopt(settings)
             gc.freeze()  # what is here now stays: no collection looks at it again
+            gc.set_threshold(*_GARBAGE)
             await worker.done.wait()
             await worker.close()
     del adopted

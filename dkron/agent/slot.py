@@ -78,8 +78,11 @@ def folders(data_dir: str) -> list[Path]:
 
 
 def is_free(folder: Path) -> bool:
-    """Tell whether nobody holds a slot."""
-    lock = _try_lock(folder)
+    """Tell whether nobody holds a slot; one that has just vanished is nobody's."""
+    try:
+        lock = _try_lock(folder)
+    except FileNotFoundError:
+        return True
     if lock is not None:
         os.close(lock)
     return lock is not None

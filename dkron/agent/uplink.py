@@ -130,6 +130,7 @@ class Uplinks:
         self._owner = owner
         self._session = session
         self._random = Random()  # noqa: S311 - spreads reconnects, guards nothing
+        self._closing = False
         self._longest = min(settings.retry_interval, LONGEST_PAUSE)
         self._named = set(settings.join)  # by the configuration, or by a server that was restarted
         self._told: set[str] = set()  # by the last server that welcomed us
@@ -174,6 +175,7 @@ class Uplinks:
 
     async def close(self, reason: str) -> None:
         """Say goodbye to all, and end."""
+        self._closing = True
         await asyncio.gather(*(uplink.close(reason) for uplink in list(self)))
         for task in self._tasks.values():
             task.cancel()
@@ -206,7 +208,7 @@ class Uplinks:
 
     def _fail(self, uplink: Uplink, trouble: str, *, wanted: bool = True, after: int = 0) -> int:
         """Note why there is no link, and return how long to wait."""
-        level = logging.DEBUG if trouble == uplink.trouble else logging.WARNING
+        level = logging.DEBUG if self._closing or trouble == uplink.trouble else logging.WARNING
         logger.log(level, "no link to %s: %s", uplink.address, trouble)
         uplink.trouble = trouble
         pause = min(FIRST_PAUSE << min(uplink.failures, 20), self._longest)

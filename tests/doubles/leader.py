@@ -36,6 +36,7 @@ class Leader:
         self.cluster = cluster
         self.term = 1
         self.echoes = self.acknowledges = self.leads = True
+        self.deaf = False
         self.refusal: Goodbye | None = None
         self.servers: list[tuple[str, str]] = []
         self.hellos: list[Hello] = []
@@ -80,6 +81,8 @@ class Leader:
             await link.close()
 
     def _take(self, link: Link, agent: str, message: Any) -> None:
+        if self.deaf:
+            return
         match message:
             case Heartbeat():
                 self.beats.append(message)
