@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "members": ("dkron.cli.cluster:members", "List the nodes of the cluster."),
     "leader": ("dkron.cli.cluster:leader", "Show which server leads."),
     "leave": ("dkron.cli.cluster:leave", "Make a server leave the cluster in order."),
+    "etcd": ("dkron.cli.etcd:etcd", "Run etcd, the store of several servers, on this machine."),
     "schedule": ("dkron.cli.schedule:schedule", "Look at schedules without any server."),
     "plugins": ("dkron.cli.plugins:plugins", "List the installed plugins and what they bring."),
     "keygen": ("dkron.cli.keygen:keygen", "Make a key for --encrypt."),
