@@ -51,6 +51,16 @@ def pytest_report_header() -> str:
     return f"etcd: {version(path)}, {path}" if path else "etcd: none"
 
 
+@pytest.fixture(scope="session")
+def etcd_path() -> str:
+    return executable()
+
+
+@pytest.fixture(scope="session")
+def etcd_version() -> tuple[int, ...]:
+    return tuple(map(int, version(executable()).split(".")))
+
+
 def free_ports(number: int) -> list[int]:
     probes = [socket.socket() for _ in range(number)]
     for probe in probes:
@@ -59,6 +69,11 @@ def free_ports(number: int) -> list[int]:
     for probe in probes:
         probe.close()
     return ports
+
+
+@pytest.fixture(scope="session")
+def ports() -> Callable[[int], list[int]]:
+    return free_ports
 
 
 class Process:

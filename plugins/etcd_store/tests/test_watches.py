@@ -1,0 +1,109 @@
+"""Watches beyond the contract: compaction on the way, silence, and what resuming costs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from operator import attrgetter
+from typing import Any
+
+import pytest
+from dkron_etcd_store.access import Access, parse
+from dkron_etcd_store.client import Twice
+from etcd3 import etcdrpc
+
+from dkron.core.errors import CompactedError, StoreUnavailableError
+
+COMPACT = attrgetter("kv.Compact")
+
+
+async def compact(store: Any, revision: int) -> None:
+    await store.client.call(COMPACT, etcdrpc.CompactionRequest(revision=revision, physical=True), Twice.NOTHING)
+
+
+async def test_compaction_does_not_disturb_a_watch_that_keeps_up(store: Any) -> None:
+    revision = await store.commit({}, {"c/count": b"start"})
+    watch = store.watch("c/", revision)
+    for number in range(20):
+        revision = await store.commit({}, {"c/count": b"%d" % number})
+        assert [change.value for change in await anext(watch)] == [b"%d" % number]
+        await compact(store, revision)
+    await watch.aclose()
+
+
+async def test_compaction_while_it_is_cut_off(store: Any, proxy: Any, connect: Any) -> None:
+    far = await connect(Access(parse([proxy.address], tls=False)))
+    revision = await store.commit({}, {"c/a": b"1"})
+    watch = far.watch("c/", revision)
+    seen = await store.commit({}, {"c/a": b"2"})
+    assert (await anext(watch))[-1].revision == seen
+    waiting = asyncio.ensure_future(anext(watch))
+    proxy.refusing = True
+    proxy.hang_up()
+    last = await store.commit({}, {"c/a": b"3"})
+    last = await store.commit({}, {"c/a": b"4"})
+    await compact(store, last)
+    proxy.refusing = False
+    with pytest.raises(CompactedError, match="list the keys again"):
+        await waiting
+    listing = await far.range("c/")
+    assert [entry.value for entry in listing.entries] == [b"4"]
+
+
+async def test_a_listing_that_is_compacted_under_way_starts_again(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [{f"c/{number:04}": b"" for number in range(start, start + 100)} for start in range(0, 2500, 100)]
+    for page in pages:
+        await store.commit({}, page)
+    call, compacted = store.client.call, []
+
+    async def compact_once(method: Any, request: Any, twice: Any) -> Any:
+        if getattr(request, "revision", 0) and not compacted:
+            compacted.append(await store.commit({}, {"c/9999": b""}))
+            await call(COMPACT, etcdrpc.CompactionRequest(revision=compacted[0], physical=True), Twice.NOTHING)
+        return await call(method, request, twice)
+
+    monkeypatch.setattr(store.client, "call", compact_once)
+    listing = await store.range("c/")
+    assert compacted
+    assert listing.revision == compacted[0]
+    assert len(listing.entries) == 2501
+
+
+async def test_a_single_member_that_hangs_is_noticed(start: Any, connect: Any, pause: Any) -> None:
+    cluster = start(1)
+    store = await connect(cluster.access())
+    waiting = asyncio.ensure_future(anext(store.watch("c/", (await store.range("")).revision)))
+    await asyncio.sleep(0)
+    began = time.monotonic()
+    pause(cluster.members[0])
+    with pytest.raises(StoreUnavailableError, match=r"did not answer in time|cannot be reached"):
+        await waiting
+    assert time.monotonic() - began < 8
+
+
+async def test_a_quiet_watch_stays_where_it_is(store: Any, proxy: Any, connect: Any) -> None:
+    far = await connect(Access(parse([proxy.address], tls=False)))
+    revision = await store.commit({}, {"c/a": b"1"})
+    watch = far.watch("c/", revision)
+    waiting = asyncio.ensure_future(anext(watch))
+    quiet_until = time.monotonic() + 3
+    while time.monotonic() < quiet_until:  # others write elsewhere, and nothing comes
+        await store.commit({}, {"h/other": b""})
+        await asyncio.sleep(0.05)
+    assert proxy.connections == 1
+    await store.commit({}, {"c/a": b"2"})
+    assert [change.value for change in await waiting] == [b"2"]
+    await watch.aclose()
+
+
+async def test_a_consumer_that_takes_its_time_is_not_cut_off(store: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "dkron_etcd_store")
+    revision = await store.commit({}, {"c/a": b"1"})
+    watch = store.watch("c/", revision)
+    await store.commit({}, {"c/a": b"2"})
+    await anext(watch)
+    await asyncio.sleep(2)  # longer than the silence that counts
+    await store.commit({}, {"c/a": b"3"})
+    assert [change.value for change in await anext(watch)] == [b"3"]
+    assert "goes on elsewhere" not in caplog.text
+    await watch.aclose()
