@@ -31,21 +31,8 @@ class Desk:
     `started` holds the start instants that agents reported, by execution id: only what runs for longer is worth a commit.
     """
 
-    __slots__ = (
-        "blocked",
-        "busy",
-        "due",
-        "inbox",
-        "job",
-        "job_revision",
-        "name",
-        "runs",
-        "schedule",
-        "started",
-        "state",
-        "state_revision",
-        "wake",
-    )
+    __slots__ = ("blocked", "busy", "due", "inbox", "job", "job_revision", "name",
+                 "runs", "schedule", "started", "state", "state_revision", "wake")  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -43,14 +43,13 @@ class Dispatcher:
         self._unsent = False
 
     def tick(self) -> bool:
-        """Ask everybody again after a time without validity; tell whether one has just ended."""
-        if not self._valid():
-            self._unsent = True
-        elif self._unsent:
+        """Ask everybody again after a time without validity; tell whether there is, or has just been, such a time."""
+        valid = self._valid()
+        if valid and self._unsent:
             self._unsent = False
             self.ask_everybody()
             return True
-        return False
+        return not valid
 
     def echo(self, agent: str, reading: int) -> None:
         """Give an agent its reading back, which keeps its start lease alive (R4)."""

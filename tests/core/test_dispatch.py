@@ -135,7 +135,7 @@ class TestR4Validity:
         execution = lead.run_now()
         lead.boot += VALID
         lead.dispatch.question(lead.run, execution)
-        assert not lead.dispatch.tick()
+        assert lead.dispatch.tick()
         lead.leadership.confirm(lead.boot)
         assert lead.dispatch.tick()
         assert [type(message) for _, message in lead.said] == [Order]

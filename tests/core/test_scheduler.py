@@ -1,0 +1,548 @@
+"""The leader's loop, over a real store in memory and in virtual time: what it waits for, and what it does when writes fail."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from random import Random
+
+import pytest
+from doubles.memory import MemoryCoordinator, MemoryStore, Moment, Operation
+from doubles.scene import make_hello, make_job
+from msgspec.structs import replace
+from sim import virtual
+
+from dkron.core import edits
+from dkron.core.board import LEADER, PREFIX, Board, Leader, encode
+from dkron.core.clock import SECOND
+from dkron.core.desk import Draft
+from dkron.core.election import Leadership
+from dkron.core.errors import ConflictError, DkronError, GuardFailedError, NotLeaderError, StoreFullError, StoreUnavailableError
+from dkron.core.interfaces import Observer, Saver
+from dkron.core.membership import Members
+from dkron.core.messages import VALID, Ack, Ask, Heartbeat, Order, Outcome, Report, State, ToAgent
+from dkron.core.models import Job, Notice, Record, Skips, Status
+from dkron.core.scheduler import OVERDUE, Scheduler
+from dkron.core.world import World as At
+
+AGENT = "a0.boot.1"
+
+
+class Records(Saver):
+    """Saves at once, or when `release` is called."""
+
+    def __init__(self) -> None:
+        self.saved: list[Record] = []
+        self.held: list[Callable[[], None]] | None = None
+
+    def save(self, records: list[tuple[Record, bytes | None]], done: Callable[[], None]) -> None:
+        self.saved += [record for record, _ in records]
+        if self.held is None:
+            done()
+        else:
+            self.held.append(done)
+
+    def release(self) -> None:
+        held, self.held = self.held or [], None
+        for done in held:
+            done()
+
+
+class Observed(Observer):
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def finished(self, notices: object) -> None:
+        self.seen += [f"finished {notice.status}" for notice in notices if isinstance(notice, Notice)]  # type: ignore[attr-defined]
+
+    def skipped(self, job: str, skips: Skips) -> None:
+        self.seen.append(f"skipped {job} {skips.reason}")
+
+    def deleted(self, job: str) -> None:
+        self.seen.append(f"deleted {job}")
+
+
+class World:
+    """One server that leads, and what it says to the agent `a0`."""
+
+    def __init__(self) -> None:
+        self.loop = virtual.VirtualLoop()
+        self.clock = virtual.VirtualClock(self.loop, boot=10**12)
+        self.store = MemoryCoordinator(MemoryStore(self.clock))
+        self.board = Board()
+        self.members = Members()
+        self.records = Records()
+        self.observed = Observed()
+        self.sent: list[ToAgent] = []
+        self.linked = True
+        self.group = 0
+        self.scheduler = Scheduler(
+            clock=self.clock,
+            coordinator=self.store,
+            board=self.board,
+            members=self.members,
+            saver=self.records,
+            observer=self.observed,
+            send=self.send,
+            notify=True,
+            random=Random(1),
+        )
+
+    def send(self, _agent: str, message: ToAgent) -> bool:
+        if self.linked:
+            self.sent.append(message)
+        return self.linked
+
+    async def lead(self) -> Leadership:
+        await self.store.open()
+        fence = await self.store.commit({LEADER: 0}, {LEADER: encode(Leader(server="s1", nonce="1", term=4))})
+        self.board.load(await self.store.range(PREFIX))
+        self.leadership = Leadership(fence, 4, self.clock.boot(), None)  # type: ignore[arg-type]
+        self.task = asyncio.create_task(self.scheduler.run(self.leadership))
+        self.beating = asyncio.create_task(self.beat())
+        self.join()
+        await asyncio.sleep(0.01)
+        return self.leadership
+
+    def join(self, agent: str = AGENT) -> None:
+        hello = make_hello("a0", agent, wall=self.clock.wall(), reading=1)
+        peer = self.members.hello(hello, "", 1, boot=self.clock.boot(), wall=self.clock.wall())
+        peer.open = self.board.open.setdefault("a0", {})
+        self.scheduler.hello(peer)
+
+    async def beat(self) -> None:
+        """Keep the leader valid and the agent alive, until cancelled."""
+        while True:
+            self.leadership.confirm(self.clock.boot())
+            for peer in self.members:
+                self.members.heartbeat(
+                    peer.agent, Heartbeat(1, self.clock.wall(), 0), boot=self.clock.boot(), wall=self.clock.wall()
+                )
+            await asyncio.sleep(0.2)
+
+    async def put(self, job: Job) -> None:
+        await self.scheduler.ask(job.name, lambda draft, at: edits.put(draft, job, at))
+
+    async def run_now(self, name: str = "job", request: str = "") -> str:
+        self.group = max(self.group + 1, self.clock.wall())
+        run = await self.scheduler.ask(name, lambda draft, at: edits.run_now(draft, self.group, request, at))
+        return run.executions[0].id
+
+    def report(self, execution: str, state: State = State.FINISHED, **fields: object) -> None:
+        run = next((run.id for desk in self.board.busy() for run in desk.live()), "gone")
+        said = Report(AGENT, 0, execution, "job", run, state, outcome=Outcome.SUCCEEDED)
+        self.scheduler.report(replace(said, **fields))
+
+    def said(self, kind: type[ToAgent]) -> list[ToAgent]:
+        return [message for message in self.sent if isinstance(message, kind)]
+
+
+Story = Callable[[World], Awaitable[None]]
+
+
+def tell(story: Story) -> None:
+    world = World()
+
+    async def whole() -> None:
+        await world.lead()
+        await story(world)
+        world.task.cancel()
+        world.beating.cancel()
+
+    virtual.run(whole(), world.loop)
+
+
+def manual(**fields: object) -> Job:
+    return make_job(schedule="@manually", **fields)
+
+
+def failing(error: Exception, count: int = 1, kind: str = "commit") -> Callable[[Operation], Awaitable[None]]:
+    left = count
+
+    async def fault(operation: Operation) -> None:
+        nonlocal left
+        if (
+            operation[:2] == (kind, Moment.BEFORE)
+            and any(key.startswith("c/jobs") or kind != "commit" for key in operation.keys)
+            and left
+        ):
+            left -= 1
+            raise error
+
+    return fault
+
+
+class TestR9CommitFirstThenSend:
+    def test_an_order_follows_its_commit(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual())
+
+            async def slow(operation: Operation) -> None:
+                if operation.kind == "commit":
+                    assert not world.said(Order)
+                    await asyncio.sleep(0.05)
+                    assert not world.said(Order)
+
+            world.store.fault = slow
+            await world.run_now()
+            assert len(world.said(Order)) == 1
+
+        tell(story)
+
+    def test_an_end_is_saved_then_committed_then_acknowledged(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual())
+            execution = await world.run_now()
+            world.records.held = []
+            world.report(execution)
+            await asyncio.sleep(1)
+            assert [record.status for record in world.records.saved] == [Status.SUCCEEDED]
+            assert not world.said(Ack)
+            assert world.store.store.range("c/runs/").entries
+            world.records.release()
+            await asyncio.sleep(0.1)
+            assert world.said(Ack) == [Ack([execution])]
+            assert not world.store.store.range("c/runs/").entries
+            assert world.observed.seen == ["finished success"]
+
+        tell(story)
+
+    def test_what_is_said_while_a_write_is_under_way_is_decided_after_it(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual())
+            execution = await world.run_now()
+            world.records.held = []
+            world.report(execution)
+            await asyncio.sleep(0.1)
+            world.report(execution)
+            world.records.release()
+            await asyncio.sleep(0.1)
+            assert world.said(Ack) == [Ack([execution]), Ack([execution])]
+            assert len(world.records.saved) == 1
+
+        tell(story)
+
+    def test_a_report_about_an_unknown_job_is_acknowledged(self) -> None:
+        async def story(world: World) -> None:
+            world.report("x")
+            assert world.said(Ack) == [Ack(["x"])]
+
+        tell(story)
+
+    def test_what_could_not_be_sent_is_asked_at_the_next_hello(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual())
+            world.linked = False
+            await world.run_now()
+            world.linked = True
+            world.join()
+            assert len(world.said(Order)) == 1
+            world.join("a0.boot.2")
+            assert len(world.said(Ask)) == 1
+
+        tell(story)
+
+    def test_an_order_without_news_is_asked_about_again(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual(start_deadline="60s"))
+            await world.run_now()
+            await asyncio.sleep(2.1 * OVERDUE / SECOND)
+            assert len(world.said(Order)) >= 2
+
+        tell(story)
+
+
+class TestR4Validity:
+    def test_between_commit_and_send_it_may_end(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual())
+            world.beating.cancel()
+
+            async def slow(operation: Operation) -> None:
+                if operation[:2] == ("commit", Moment.AFTER):
+                    await asyncio.sleep(VALID / SECOND)
+
+            world.store.fault = slow
+            await world.run_now()
+            assert not world.said(Order)
+            world.leadership.confirm(world.clock.boot())
+            await asyncio.sleep(0.5)
+            assert len(world.said(Order)) == 1
+
+        tell(story)
+
+    def test_what_fell_due_meanwhile_is_caught_up_and_not_overloaded(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(make_job())
+            await asyncio.sleep(4)
+            world.beating.cancel()
+            world.store.fault = down
+            await asyncio.sleep(20)
+            world.store.fault = up
+            world.beating = asyncio.create_task(world.beat())
+            await asyncio.sleep(5)
+            assert not [seen for seen in world.observed.seen if "skipped" in seen]
+            desk = world.board.desks["job"]
+            assert desk.state is not None
+            assert len(list(desk.live())) == (desk.state.cursor - virtual.START) // SECOND
+
+        tell(story)
+
+
+async def down(_operation: Operation) -> None:
+    raise StoreUnavailableError("down")
+
+
+async def up(_operation: Operation) -> None:
+    return
+
+
+class TestWritesThatFail:
+    @pytest.mark.parametrize("error", [StoreUnavailableError("down"), StoreFullError("no room")])
+    def test_a_person_hears_of_it_and_nothing_has_changed(self, error: DkronError) -> None:
+        async def story(world: World) -> None:
+            world.store.fault = failing(error)
+            with pytest.raises(type(error)):
+                await world.put(manual())
+            assert world.board.desks.get("job") is None or world.board.desks["job"].job is None
+            await world.put(manual())
+            assert world.board.desks["job"].job is not None
+
+        tell(story)
+
+    def test_a_report_is_decided_again(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual())
+            execution = await world.run_now()
+            world.store.fault = down
+            world.report(execution)
+            await asyncio.sleep(3)
+            assert not world.said(Ack)
+            world.store.fault = up
+            await asyncio.sleep(1)
+            assert world.said(Ack) == [Ack([execution])]
+
+        tell(story)
+
+    def test_r2_after_a_failed_guard_the_job_is_read_again_before_anything_is_sent(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual())
+            execution = await world.run_now()
+            (entry,) = world.store.store.range("c/runs/").entries
+            other = MemoryCoordinator(world.store.store)
+            await other.open()
+            await other.commit({}, {}, [entry.key])  # what only the leader should do
+            world.sent.clear()
+            world.store.fault = failing(StoreUnavailableError("down"), 10, "range")
+            world.report(execution)
+            await asyncio.sleep(1)
+            world.join()
+            assert not world.said(Order)
+            await asyncio.sleep(3)
+            assert not list(world.board.desks["job"].live())
+            assert world.said(Ack) == [Ack([execution])]
+
+        tell(story)
+
+    def test_a_decision_that_breaks_stops_only_its_own_job(self, caplog: pytest.LogCaptureFixture) -> None:
+        def broken(_draft: Draft, _at: At) -> None:
+            raise RuntimeError("a defect")
+
+        async def story(world: World) -> None:
+            with pytest.raises(DkronError, match="could not be decided"):
+                await world.scheduler.ask("broken", broken)
+            await world.put(manual())
+
+        with caplog.at_level(logging.CRITICAL):
+            tell(story)
+
+
+class TestDemands:
+    def test_without_leadership_nothing_is_decided(self) -> None:
+        async def story(world: World) -> None:
+            world.task.cancel()
+            await asyncio.sleep(0.1)
+            assert (world.scheduler.leads, world.scheduler.term) == (False, 0)
+            with pytest.raises(NotLeaderError):
+                await world.put(manual())
+
+        tell(story)
+
+    def test_whoever_waits_hears_that_it_leads_no_longer(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual())
+            world.board.desks["job"].busy = True
+            waiting = asyncio.create_task(world.put(manual(owner="alice")))
+            await asyncio.sleep(0.1)
+            world.task.cancel()
+            with pytest.raises(NotLeaderError):
+                await waiting
+
+        tell(story)
+
+    def test_a_refusal_changes_nothing(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual(concurrency="forbid"))
+            await world.run_now()
+            with pytest.raises(ConflictError):
+                await world.run_now()
+            assert len(list(world.board.desks["job"].live())) == 1
+
+        tell(story)
+
+    def test_a_deletion_is_observed(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual())
+            await world.scheduler.ask("job", edits.delete)
+            assert world.observed.seen == ["deleted job"]
+            assert "job" not in world.board.desks
+
+        tell(story)
+
+    def test_it_tells_in_which_term_it_leads(self) -> None:
+        async def story(world: World) -> None:
+            assert (world.scheduler.leads, world.scheduler.term) == (True, 4)
+
+        tell(story)
+
+
+class TestDependents:
+    def test_they_are_decided_at_once(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual())
+            await world.put(make_job("child", uid="c" * 16, schedule="", parent_job="job"))
+            world.report(await world.run_now())
+            await asyncio.sleep(0.1)
+            assert [order.job for order in world.said(Order) if isinstance(order, Order)] == ["job", "child"]
+
+        tell(story)
+
+    def test_also_when_something_about_them_is_being_written(self) -> None:
+        async def story(world: World) -> None:
+            child = make_job("child", uid="c" * 16, schedule="", parent_job="job")
+            await world.put(manual())
+            await world.put(child)
+            execution = await world.run_now()
+
+            async def slow(operation: Operation) -> None:
+                if "c/jobs/child" in operation.keys:
+                    await asyncio.sleep(1)
+
+            world.store.fault = slow
+            editing = asyncio.create_task(world.put(replace(child, owner="alice")))
+            await asyncio.sleep(0.1)
+            world.report(execution)
+            await editing
+            await asyncio.sleep(0.5)
+            assert [order.job for order in world.said(Order) if isinstance(order, Order)] == ["job", "child"]
+
+        tell(story)
+
+
+class TestTime:
+    def test_starts_that_are_only_noted_are_stored_when_they_last(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual())
+            execution = await world.run_now()
+            commits = world.store.counts["commit"]
+            world.report(execution, State.RUNNING, started_at=world.clock.wall())
+            await asyncio.sleep(0.9)
+            assert world.store.counts["commit"] == commits
+            await asyncio.sleep(0.3)
+            assert world.store.counts["commit"] == commits + 1
+            assert next(world.board.desks["job"].live()).executions[0].status is Status.RUNNING
+
+        tell(story)
+
+    def test_r12_a_clock_that_jumps_ahead_leaves_a_gap_that_is_caught_up(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(make_job(catchup="latest"))
+            await asyncio.sleep(4)
+            world.clock.offset += 30 * SECOND
+            await asyncio.sleep(2)
+            assert "skipped job missed" in world.observed.seen
+            assert "skipped job overloaded" not in world.observed.seen
+
+        tell(story)
+
+    def test_r12_a_clock_that_jumps_back_holds_up_no_retry(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual(retries=1))
+            world.report(await world.run_now(), outcome=Outcome.FAILED)
+            await asyncio.sleep(0.1)
+            world.clock.offset -= 3600 * SECOND
+            await asyncio.sleep(2)
+            assert len(world.said(Order)) == 2
+
+        tell(story)
+
+    def test_a_stranger_on_the_node_does_not_keep_a_run_alive(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual(lost_after="15s"))
+            execution = await world.run_now()
+            world.report(execution, State.RUNNING, started_at=world.clock.wall())
+            world.join("other.boot.1")  # a new data directory
+            await asyncio.sleep(25)
+            assert [record.status for record in world.records.saved] == [Status.LOST]
+
+        tell(story)
+
+    def test_on_the_way_out_it_claims_nothing_and_waits_for_what_is_armed(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(make_job())
+            await asyncio.sleep(0.1)
+            cursor = world.board.desks["job"].state
+            resting = asyncio.create_task(world.scheduler.rest())
+            await asyncio.sleep(1)
+            assert not resting.done()
+            for run in list(world.board.desks["job"].live()):
+                said = Report(AGENT, 0, run.executions[0].id, "job", run.id, State.FINISHED, outcome=Outcome.SUCCEEDED)
+                world.scheduler.report(said)
+            async with asyncio.timeout(1):
+                await resting
+            state = world.board.desks["job"].state
+            assert state is not None
+            assert cursor is not None
+            assert state.cursor == cursor.cursor
+
+        tell(story)
+
+    def test_it_does_not_wait_for_ever(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(make_job())
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(4):
+                await world.scheduler.rest()
+
+        tell(story)
+
+
+class TestTooManyForOneCommit:
+    def test_all_at_once_still_end(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual())
+            runs = [await world.run_now() for _ in range(100)]
+            assert len(set(runs)) == 100
+            for run in list(world.board.desks["job"].live()):
+                said = Report(AGENT, 0, run.executions[0].id, "job", run.id, State.FINISHED, outcome=Outcome.SUCCEEDED)
+                world.scheduler.report(said)
+            await asyncio.sleep(1)
+            assert not list(world.board.desks["job"].live())
+            assert len(world.said(Ack)) == 100
+
+        tell(story)
+
+
+def test_r1_a_guard_that_fails_for_one_job_does_not_stop_another() -> None:
+    async def story(world: World) -> None:
+        await world.put(manual())
+        other = MemoryCoordinator(world.store.store)
+        await other.open()
+        await other.commit({}, {"c/state/job": b'{"uid":"0123456789abcdef","cursor":1}'})
+        with pytest.raises(GuardFailedError):
+            await world.run_now(request="key")
+        await asyncio.sleep(1)
+        await world.run_now()
+
+    tell(story)
