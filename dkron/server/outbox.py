@@ -49,7 +49,7 @@ class Outbox:
         overfull = len(self._board.outbox) - MOST
         if overfull > 0:
             log.error("the outbox is full: %d notices are given up", overfull)
-            return [notice for notice, _ in list(self._board.outbox.values())[:overfull]]
+            return [notice for notice, _ in list(self._board.outbox.values())[: min(overfull, GROUP)]]
         due = []
         for notice, _ in self._board.outbox.values():
             if self._again.get(notice.id, (0, 0))[0] <= boot:
@@ -83,19 +83,21 @@ class Outbox:
         except StoreError as error:
             log.info("the outbox could not be cleared: %s", error)
             await self._clock.sleep(SECOND)
-            await self._read_again()
-            return
-        for notice_id, _ in held:
+            keys = await self._cleared(keys)
+        for key in keys:
+            notice_id = key.removeprefix(OUTBOX)
             self._board.outbox.pop(notice_id, None)
             self._told.pop(notice_id, None)
             self._again.pop(notice_id, None)
 
-    async def _read_again(self) -> None:
-        """See what is left: an attempt without an answer may have cleared it."""
+    async def _cleared(self, keys: dict[str, int]) -> dict[str, int]:
+        """Return those of these keys that are not there: an attempt without an answer may have cleared them."""
         try:
-            self._board.read_outbox(await self._coordinator.range(OUTBOX))
+            left = {entry.key for entry in (await self._coordinator.range(OUTBOX)).entries}
         except StoreError as error:
             log.info("the outbox could not be read: %s", error)
+            return {}
+        return {key: revision for key, revision in keys.items() if key not in left}
 
 
 async def _tell(name: str, notifier: Notifier, notice: Notice) -> bool:

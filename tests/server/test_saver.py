@@ -1,0 +1,225 @@
+"""Records are kept before the commit that makes them final, for as long as that is sensible."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from doubles.memory import MemoryResultStore, MemoryStore, Moment, Operation
+from sim import virtual
+
+from dkron.core.clock import SECOND
+from dkron.core.errors import StoreUnavailableError
+from dkron.core.interfaces import Retention
+from dkron.core.models import Record
+from dkron.server import saver as module
+from dkron.server.saver import BATCH, FEWEST, PATIENCE, ResultSaver
+
+
+class World:
+    def __init__(self, retention: Retention) -> None:
+        self.loop = virtual.VirtualLoop()
+        self.clock = virtual.VirtualClock(self.loop, boot=10**12)
+        self.results = MemoryResultStore(MemoryStore(self.clock))
+        self.saver = ResultSaver(self.results, self.clock, retention)
+        self.done: list[str] = []
+
+    def save(self, *names: str, job: str = "job") -> None:
+        records = [(Record(id=name, job=job, uid="u", group=1, finished_at=self.clock.wall()), name.encode()) for name in names]
+        self.saver.save(list(records), lambda: self.done.append(names[0]))
+
+    async def kept(self, job: str = "job") -> list[str]:
+        return sorted(record.id for record in self.results.store.history.newest_first(job))
+
+
+def tell(story: Callable[[World], Awaitable[None]], retention: Retention = Retention(records=0)) -> None:  # noqa: B008 - a value
+    world = World(retention)
+
+    async def whole() -> None:
+        await world.results.open()
+        await story(world)
+
+    virtual.run(whole(), world.loop)
+
+
+async def down(operation: Operation) -> None:
+    if operation.kind in {"save", "sweep", "delete"}:
+        raise StoreUnavailableError("down")
+
+
+async def up(_operation: Operation) -> None:
+    return
+
+
+class TestOrder:
+    def test_done_is_called_when_the_records_are_kept(self) -> None:
+        async def story(world: World) -> None:
+            async def slow(operation: Operation) -> None:
+                if operation.moment is Moment.BEFORE:
+                    await asyncio.sleep(1)
+
+            world.results.fault = slow
+            world.save("x")
+            await asyncio.sleep(0.9)
+            assert (world.done, await world.kept()) == ([], [])
+            await asyncio.sleep(0.2)
+            assert (world.done, await world.kept()) == (["x"], ["x"])
+
+        tell(story)
+
+    def test_what_comes_meanwhile_goes_together_and_in_order(self) -> None:
+        async def story(world: World) -> None:
+            for number in range(10):
+                world.save(f"{number}a", f"{number}b")
+            await asyncio.sleep(0.1)
+            assert world.results.counts["save"] == 1
+            assert world.done == [f"{number}a" for number in range(10)]
+            assert len(await world.kept()) == 20
+            world.save("later")
+            await asyncio.sleep(0.1)
+            assert world.done[-1] == "later"
+
+        tell(story)
+
+    def test_a_batch_is_bounded(self) -> None:
+        async def story(world: World) -> None:
+            for number in range(BATCH + 1):
+                world.save(str(number))
+            await asyncio.sleep(0.1)
+            assert world.results.counts["save"] == 2
+
+        tell(story)
+
+
+class TestStoreThatFails:
+    def test_runs_wait_for_it_a_while(self) -> None:
+        async def story(world: World) -> None:
+            world.results.fault = down
+            world.save("x")
+            await asyncio.sleep(PATIENCE / SECOND - 1)
+            assert world.done == []
+            world.results.fault = up
+            await asyncio.sleep(0.5)
+            assert (world.done, await world.kept()) == (["x"], ["x"])
+
+        tell(story)
+
+    def test_then_they_go_on_and_only_the_records_wait(self) -> None:
+        async def story(world: World) -> None:
+            world.results.fault = down
+            world.save("x")
+            await asyncio.sleep(PATIENCE / SECOND + 1)
+            assert world.done == ["x"]
+            world.save("y")
+            await asyncio.sleep(0.1)
+            assert world.done == ["x", "y"]
+            world.results.fault = up
+            world.save("z")
+            await asyncio.sleep(0.1)
+            assert await world.kept() == ["x", "y", "z"]
+
+        tell(story)
+
+    def test_what_waits_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "BACKLOG", 2)
+
+        async def story(world: World) -> None:
+            world.results.fault = down
+            for name in "abc":
+                world.save(name)
+                await asyncio.sleep(PATIENCE / SECOND + 1)
+            world.results.fault = up
+            world.save("d")
+            await asyncio.sleep(0.1)
+            assert await world.kept() == ["b", "c", "d"]
+
+        tell(story)
+
+    def test_the_end_does_not_wait_for_it(self) -> None:
+        async def story(world: World) -> None:
+            async def stuck(_operation: Operation) -> None:
+                await asyncio.get_running_loop().create_future()
+
+            world.results.fault = stuck
+            world.save("x")
+            world.saver.forget("job")
+            async with asyncio.timeout(2 * PATIENCE / SECOND + 1):
+                await world.saver.close()
+
+        tell(story)
+
+    def test_the_end_waits_for_what_is_under_way(self) -> None:
+        async def story(world: World) -> None:
+            world.save("x")
+            await world.saver.close()
+            assert world.done == ["x"]
+
+        tell(story)
+
+
+class TestRetention:
+    def test_a_job_is_swept_when_it_has_a_fifth_more(self) -> None:
+        async def story(world: World) -> None:
+            for number in range(120):
+                world.save(f"{number:03}")
+                await asyncio.sleep(0.01)
+            assert len(await world.kept()) == 100
+            assert world.results.counts["sweep"] == 6
+
+        tell(story, Retention(records=100))
+
+    def test_not_after_each_of_a_few(self) -> None:
+        async def story(world: World) -> None:
+            for number in range(FEWEST - 1):
+                world.save(str(number))
+                await asyncio.sleep(0.01)
+            assert world.results.counts["sweep"] == 0
+            world.save("last")
+            await asyncio.sleep(0.01)
+            assert world.results.counts["sweep"] == 1
+
+        tell(story, Retention(records=1))
+
+    def test_each_job_counts_for_itself(self) -> None:
+        async def story(world: World) -> None:
+            for number in range(FEWEST):
+                world.save(str(number), job=f"job{number % 2}")
+                await asyncio.sleep(0.01)
+            assert world.results.counts["sweep"] == 0
+
+        tell(story, Retention(records=1))
+
+    def test_without_bounds_nothing_is_swept(self) -> None:
+        async def story(world: World) -> None:
+            for number in range(50):
+                world.save(str(number))
+                await asyncio.sleep(0.01)
+            assert world.results.counts["sweep"] == 0
+
+        tell(story)
+
+    def test_a_deleted_jobs_history_goes_with_it(self) -> None:
+        async def story(world: World) -> None:
+            world.save("x")
+            world.save("y", job="other")
+            await asyncio.sleep(0.1)
+            world.saver.forget("job")
+            await asyncio.sleep(0.1)
+            assert (await world.kept(), await world.kept("other")) == ([], ["y"])
+
+        tell(story)
+
+    def test_a_sweep_that_fails_harms_nothing(self) -> None:
+        async def story(world: World) -> None:
+            async def fault(operation: Operation) -> None:
+                if operation.kind == "sweep":
+                    raise StoreUnavailableError("down")
+
+            world.results.fault = fault
+            for number in range(FEWEST + 1):
+                world.save(str(number))
+                await asyncio.sleep(0.01)
+            assert len(world.done) == FEWEST + 1
+
+        tell(story, Retention(records=1))
