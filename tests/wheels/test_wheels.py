@@ -75,14 +75,19 @@ def test_the_source_distribution_has_no_more_than_it_needs(tmp_path: Path) -> No
     assert tops == {"dkron", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "PKG-INFO", ".gitignore"}
 
 
-def test_the_extra_names_every_bundled_plugin() -> None:
+def test_the_extra_and_the_requirements_name_every_bundled_plugin() -> None:
     names = {project(folder)["name"] for folder in BUNDLED}
     assert set(project(ROOT)["optional-dependencies"]["default"]) == names
-    assert (ROOT / "requirements.txt").read_text(encoding="utf-8").split("\n", 1)[1].split() == [
-        ".",
-        *(f"./plugins/{name}" for name in ("shell_executor", "http_executor", "sqlite_store", "log_notifier")),
-    ]
-    assert names == {f"dkron-{folder.name.replace('_', '-')}" for folder in PLUGINS}
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    required = {line for line in lines if not line.startswith("#")}
+    assert required == {".", *(f"./plugins/{folder.name}" for folder in BUNDLED)}
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
+def test_a_plugin_is_called_like_its_folder(folder: Path) -> None:
+    about = project(folder)
+    assert about["name"] == f"dkron-{folder.name.replace('_', '-')}"
+    assert list(about["entry-points"]["dkron"]) == [folder.name.partition("_")[0]]
 
 
 def test_the_task_runner_knows_every_plugin() -> None:
