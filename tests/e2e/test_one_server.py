@@ -15,6 +15,7 @@ import pytest
 from e2e.conftest import Lab, Program, Server, free_port, until
 
 pytestmark = pytest.mark.processes
+SLOW = 2  # how much slower than its promise a busy machine may be
 
 
 class Web(http.server.BaseHTTPRequestHandler):
@@ -144,7 +145,7 @@ class TestDeaths:
         (worker,) = [p for p in psutil.Process(server.pid).children() if "dkron.agent" in " ".join(p.cmdline())]
         first = [process.pid for process in of_the_job("300.5")]
         worker.kill()
-        until(lambda: not any(psutil.pid_exists(pid) for pid in first), "the end of its jobs", 5)
+        until(lambda: not any(psutil.pid_exists(pid) for pid in first), "the end of its jobs", 5 * SLOW)
         (lost,) = until(lambda: [e for e in server.executions("slot") if e["status"] == "lost"], "the loss")
         assert "died" in lost["reason"]
         until(lambda: of_the_job("300.5"), "the next run: the worker is back, and the slot is free")
@@ -192,11 +193,11 @@ class TestDeaths:
         server = lab.server()
         leaver, victim = lab.agent(server, "leaver"), lab.agent(server, "victim")
         leaver.stop()
-        until(lambda: server.status_of("leaver") == "left", "leaving", 3)
+        until(lambda: server.status_of("leaver") == "left", "leaving", 3 * SLOW)
         victim.kill()
-        until(lambda: server.status_of("victim") == "failed", "failing", 3)
+        until(lambda: server.status_of("victim") == "failed", "failing", 3 * SLOW)
         victim.start()
-        until(lambda: server.status_of("victim") == "alive", "coming back", 10)
+        until(lambda: server.status_of("victim") == "alive", "coming back", 5 * SLOW)
 
     def test_a_second_agent_of_that_name_is_refused(self, lab: Lab) -> None:
         server = lab.server()
