@@ -107,7 +107,7 @@ class Server(Program):
 
     def start(self) -> Server:
         super().start()
-        until(lambda: self.ready(), "the server's start")
+        until(self.ready, "the server's start")
         return self
 
     def ready(self) -> bool:
