@@ -79,8 +79,10 @@ class Leading:
 
     async def _lead(self, leadership: Leadership) -> None:
         keeping = asyncio.create_task(self._election.keep(leadership))
+        keeping.add_done_callback(lambda _: self._moved.set())
         try:
-            while self._board.leader_revision < leadership.fence:  # act only on a board that has seen the own key
+            # Act only on a board that has seen the own key; it may have come and gone in one piece.
+            while self._board.leader_revision < leadership.fence and not keeping.done():
                 self._moved.clear()
                 await self._moved.wait()
             log.info("this server leads, in term %d", leadership.term)
