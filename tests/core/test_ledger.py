@@ -88,6 +88,18 @@ class TestEnd:
         assert [skips.reason for skips in draft.skipped] == [Reason.OVERLOADED]
         assert draft.notices == []
 
+    def test_a_skip_leaves_the_jobs_status_as_it_was(self) -> None:
+        scene = start()
+        scene.report(scene.execution)
+        scene.decide(lambda draft, world: edits.run_now(draft, NOW + 1, "", world))
+        scene.report(scene.execution, State.REFUSED, reason=Reason.OVERLOADED)
+        assert scene.desk.state is not None
+        assert scene.desk.state.status == "success"
+
+    def test_an_end_without_a_time_is_now(self) -> None:
+        scene = start()
+        assert scene.report(scene.execution).records[0][0].finished_at == NOW
+
     def test_one_refusal_of_several_is_an_execution_of_its_own(self) -> None:
         scene = start(("a0", "a1"))
         draft = scene.report(scene.executions[0], State.REFUSED, reason=Reason.OVERLOADED)
@@ -567,6 +579,15 @@ class TestRetries:
         scene.wake()
         assert (scene.execution.status, scene.execution.start_at) == (Status.ARMED, scene.now)
 
+    def test_a_node_whose_link_is_down_is_passed_over(self) -> None:
+        scene = start(("a0", "a1"), retries=1, tags={"role": "web:1"})
+        first = scene.execution
+        scene.report(first, outcome=Outcome.FAILED)
+        scene.now, scene.boot = scene.now + SECOND, scene.boot + SECOND
+        scene.members.closed(first.agent, left=False)
+        scene.wake()
+        assert [e.status for e in scene.executions] == [Status.FAILED, Status.REVOKED, Status.ARMED]
+
     def test_its_success_is_the_runs(self) -> None:
         scene = start(retries=1)
         scene.report(scene.execution, outcome=Outcome.FAILED)
@@ -654,6 +675,15 @@ class TestSkips:
         self.skip(scene, Reason.MISSED, NOW - 4)
         assert scene.desk.state is not None
         assert scene.desk.state.skips == Skips(Reason.MISSED, NOW - 4, NOW + 9, 6, more=True)
+
+    def test_one_lower_bound_makes_the_sum_one(self) -> None:
+        scene = start()
+        self.skip(scene, Reason.MISSED, NOW)
+        job = scene.desk.job
+        assert job is not None
+        scene.decide(lambda draft, _world: ledger.skip(draft, job, Skips(Reason.MISSED, NOW + 1, NOW + 9, 5, more=True)))
+        assert scene.desk.state is not None
+        assert scene.desk.state.skips == Skips(Reason.MISSED, NOW, NOW + 9, 6, more=True)
 
 
 class TestDeletedJob:

@@ -235,6 +235,13 @@ class TestTakeover:
         scene.wake()
         assert skips(scene) == Skips(Reason.NO_TARGET, NOW + SECOND, NOW + 5 * SECOND, 5)
 
+    def test_what_was_due_at_the_very_moment_is_of_the_gap(self) -> None:
+        scene = self.takeover(10)
+        scene.forward(20 * SECOND)
+        scene.wake()
+        assert NOW + 10 * SECOND in [run.group for run in scene.runs]
+        assert skips(scene).first == NOW + 11 * SECOND
+
     def test_a_long_catch_up_is_written_in_pieces(self) -> None:
         scene = self.takeover(60)
         scene.wake()
@@ -308,6 +315,11 @@ class TestWaitingRuns:
         scene = self.born(**fields)
         scene.wake()
         assert scene.runs == []
+
+    def test_it_runs_within_the_jobs_time(self) -> None:
+        scene = self.born(starts_at=NOW, expires_at=NOW)
+        scene.wake()
+        assert scene.execution.status is Status.ARMED
 
     def test_it_is_dropped_if_the_job_was_deleted(self) -> None:
         scene = self.born()
