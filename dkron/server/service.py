@@ -228,7 +228,7 @@ class LocalService:
     def _check_parent(self, job: Job) -> None:
         """A parent has to exist, and must not run after the job itself."""
         siblings = {child.name for child in self._board.children(job.parent_job)} | {job.name}
-        if len(siblings) > MOST_DEPENDENTS:
+        if job.parent_job and len(siblings) > MOST_DEPENDENTS:
             raise InvalidInputError("parent_job", f"{job.parent_job} has {MOST_DEPENDENTS} dependents, the most that are allowed")
         seen, parent = {job.name}, job.parent_job
         while parent:

@@ -95,6 +95,12 @@ class TestPut:
         scene.put(make_job(owner="alice"))
         assert state(scene).cursor == NOW + LOOKAHEAD
 
+    def test_r12_what_was_claimed_ahead_may_be_decided_again(self) -> None:
+        scene = Scene(make_job())
+        scene.wake()
+        scene.put(make_job(owner="alice"))
+        assert state(scene).cursor == NOW
+
 
 class TestDelete:
     def test_nothing_is_left(self, manual: Scene) -> None:
@@ -255,6 +261,8 @@ class TestCounters:
         manual.decide(lambda draft, _world: edits.raise_counters(draft, lower))
         assert (state(manual).success_count, state(manual).last_success, state(manual).last_error) == (5, 7, 3)
         assert state(manual).status == "failed"
+        manual.decide(lambda draft, _world: edits.raise_counters(draft, JobState(uid="", cursor=0, last_error=2)))
+        assert (state(manual).last_success, state(manual).last_error) == (7, 3)
 
     def test_nothing_to_raise_changes_nothing(self, manual: Scene) -> None:
         manual.decide(lambda draft, _world: edits.raise_counters(draft, JobState(uid="", cursor=0)))
