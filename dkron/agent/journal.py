@@ -40,7 +40,7 @@ from dkron.core.messages import Outcome, Report, State
 
 SEGMENT: Final = 8 << 20  # bytes after which a new segment is begun
 SEGMENTS: Final = 8  # beyond that many, the oldest one's results are carried forward if they are few
-PACE: Final = 0.004  # seconds from one sync to the next: at once when idle, in groups when busy
+PACE: Final = 0.01  # seconds from one sync to the next: at once when idle, in groups when busy
 REPAIR: Final = 1.0  # seconds between attempts to write again
 
 logger = logging.getLogger("dkron.agent")

@@ -86,8 +86,8 @@ class Worker:
         )
         self._seen = clock.boot()  # when a server was last linked
         self._settling = False
-        self._wake: asyncio.TimerHandle | None = None
-        self._wake_at: int | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0
         self._patience: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -201,16 +201,17 @@ class Worker:
         self._consider_the_end()
 
     def _sleep(self, now: int) -> None:
+        """Wake up for what is next. A timer that turns out to be too early costs less than one that is replaced for each run."""
         wake = self.orders.next_wake()
-        if wake == self._wake_at:
+        if wake is None or (self._alarm is not None and self._alarm_at <= wake):
             return
-        if self._wake is not None:
-            self._wake.cancel()
-        self._wake_at = wake
-        self._wake = None if wake is None else self._loop.call_later((wake - now) / SECOND, self._woken)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = wake
+        self._alarm = self._loop.call_later((wake - now) / SECOND, self._wake)
 
-    def _woken(self) -> None:
-        self._wake = self._wake_at = None
+    def _wake(self) -> None:
+        self._alarm = None
         self._settle()
 
     # --- executions -------------------------------------------------------------------------------------------------------

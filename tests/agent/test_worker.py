@@ -310,7 +310,7 @@ class TestLeaders:
             await until(lambda: old.beats)
             port = int(old.address.rpartition(":")[2])
         async with leading(cluster="new", port=port) as new:
-            await new.met()
+            await until(lambda: new.beats, "the new allegiance")
             assert [(hello.cluster, hello.term) for hello in new.hellos][:: len(new.hellos) - 1] == [("old", 9), ("", 0)]
             new.order("x")
             await new.end_of("x")
