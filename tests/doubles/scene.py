@@ -8,13 +8,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from dkron.core import ledger, planner
+from dkron.core import edits, ledger, planner
 from dkron.core.board import Board
 from dkron.core.clock import SECOND
 from dkron.core.desk import Desk, Draft
 from dkron.core.membership import Members
-from dkron.core.messages import Heartbeat, Hello, Outcome, Report, State
-from dkron.core.models import Execution, Job, Record, Run
+from dkron.core.messages import LOOKAHEAD, Heartbeat, Hello, Outcome, Report, State
+from dkron.core.models import Execution, Job, Record, Run, Status
 from dkron.core.world import World
 
 NOW = 1_800_000_000 * SECOND  # a whole second, minute and hour
@@ -121,8 +121,6 @@ class Scene:
 
     def put(self, job: Job) -> None:
         """Have the job in the store, last decided now."""
-        from dkron.core import edits  # noqa: PLC0415 - the scene is used to test them
-
         self.decide(lambda draft, world: edits.put(draft, job, world))
 
     def wake(self) -> Draft:
@@ -158,3 +156,33 @@ class Scene:
     def execution(self) -> Execution:
         """The newest execution of the one live run."""
         return self.run.executions[-1]
+
+
+def start(nodes: tuple[str, ...] = ("a0",), **fields: Any) -> Scene:
+    """Return a job whose one run is armed for now, on all these nodes or (by default) on one."""
+    scene = Scene(make_job(schedule="@manually", **{"tags": {"role": f"web:{len(nodes)}"}, **fields}), nodes)
+    scene.decide(lambda draft, world: edits.run_now(draft, NOW, "", world))
+    return scene
+
+
+def ahead(nodes: tuple[str, ...] = ("a0",), **fields: Any) -> Scene:
+    """Return a job that is due each minute, with the run of NOW + 60 s armed two seconds before."""
+    scene = Scene(make_job(schedule="0 * * * * *", **{"tags": {"role": f"web:{len(nodes)}"}, **fields}), nodes)
+    scene.forward(60 * SECOND - LOOKAHEAD)
+    scene.wake()
+    assert [run.group for run in scene.runs] == [NOW + 60 * SECOND]
+    return scene
+
+
+def edit(scene: Scene, **fields: Any) -> Draft:
+    """Edit the job; its schedule and tags stay unless told otherwise."""
+    job = scene.desk.job
+    assert job is not None
+    return scene.decide(
+        lambda draft, world: edits.put(draft, make_job(**{"schedule": job.schedule, "tags": job.tags, **fields}), world)
+    )
+
+
+def statuses(scene: Scene) -> list[Status]:
+    """Return how its live executions stand."""
+    return [execution.status for execution in scene.executions]
