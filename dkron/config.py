@@ -165,7 +165,15 @@ class Settings(BaseSettings):
     encrypt: Annotated[Secret, AfterValidator(_secret_key)] = _key("", "shared key of all links, as `dkron keygen` prints it")
     insecure: Switch = _key("false", "allow links beyond this machine without a shared key")
 
-    etcd_machines: Words = _key((), "etcd endpoints that keep the state; by default an embedded store in data-dir")
+    etcd_machines: Words = _key(
+        (), "etcd endpoints that keep the state; by default etcd on this machine, or else an embedded store"
+    )
+    etcd_cafile: Text = _key("", "authority that signed etcd's certificate; turns TLS on")
+    etcd_certfile: Text = _key("", "certificate to show to etcd; turns TLS on")
+    etcd_keyfile: Text = _key("", "key of that certificate")
+    etcd_username: Text = _key("", "user at etcd")
+    etcd_password: Secret = _key("", "password of that user")
+    keyspace: Text = _key("/dkron", "what all keys in etcd begin with: one for each cluster")
     result_store: Text = _key("", "URL or scheme of the store of results; by default beside the state")
     retention: Number = _key(100, "executions kept of each job; 0: no bound")
     retention_age: Duration = _key("0", "how long executions are kept; 0: no bound")

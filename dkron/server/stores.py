@@ -1,4 +1,4 @@
-"""Chooses the store: etcd where it was asked for, else the embedded one; and says which and why."""
+"""Makes the stores: etcd where it was asked for or answers, else the embedded one; says which and why, and keeps to it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dkron.core.errors import InvalidInputError
 from dkron.core.interfaces import Coordinator, ResultStore
 from dkron.plugins.hookspecs import StoreOptions
 from dkron.plugins.manager import PluginManager
+from dkron.server import choice
+from dkron.server.choice import ETCD, Choice
 
-EMBEDDED: Final = "sqlite"
-ETCD: Final = "etcd"
 Made = TypeVar("Made")
 
 log = logging.getLogger(__name__)
@@ -32,18 +32,34 @@ def choose(settings: Settings, plugins: PluginManager) -> Stores:
     Raises:
         InvalidInputError: they ask for what is not installed, or for several servers on the embedded store.
     """
-    scheme = ETCD if settings.etcd_machines else EMBEDDED
-    if scheme == EMBEDDED:
+    chosen = choice.make(settings.data_dir, settings.etcd_machines, etcd_installed=ETCD in plugins.coordinators())
+    if chosen.scheme != ETCD:
         _check_alone(settings)
-        log.info("the embedded store in %s keeps the state: no etcd-machines are configured", settings.data_dir)
-    else:
-        log.info("etcd at %s keeps the state: etcd-machines say so", ", ".join(settings.etcd_machines))
-    options = StoreOptions(urls=settings.etcd_machines, data_dir=settings.data_dir)
-    result_scheme, _, rest = settings.result_store.partition("://")
-    result_options = StoreOptions(urls=(settings.result_store,), data_dir=settings.data_dir) if rest else options
-    coordinator = _maker(plugins.coordinators(), scheme, "etcd-machines" if scheme == ETCD else "store")(options)
-    results = _maker(plugins.result_stores(), result_scheme or scheme, "result-store")(result_options)
+    log.info("%s", chosen)
+    field = "etcd-machines" if chosen.scheme == ETCD else "store"
+    coordinator = _maker(plugins.coordinators(), chosen.scheme, field)(_options(settings, chosen.machines))
+    results = _make_results(settings, plugins, chosen)
+    choice.keep(settings.data_dir, chosen)
     return Stores(coordinator, results)
+
+
+def _make_results(settings: Settings, plugins: PluginManager, chosen: Choice) -> ResultStore:
+    scheme, _, rest = settings.result_store.partition("://")
+    urls = (settings.result_store,) if rest else chosen.machines
+    return _maker(plugins.result_stores(), scheme or chosen.scheme, "result-store")(_options(settings, urls))
+
+
+def _options(settings: Settings, urls: tuple[str, ...]) -> StoreOptions:
+    return StoreOptions(
+        urls=urls,
+        keyspace=settings.keyspace,
+        data_dir=settings.data_dir,
+        username=settings.etcd_username,
+        password=settings.etcd_password,
+        cafile=settings.etcd_cafile,
+        certfile=settings.etcd_certfile,
+        keyfile=settings.etcd_keyfile,
+    )
 
 
 def _maker(makers: Mapping[str, Callable[[StoreOptions], Made]], scheme: str, field: str) -> Callable[[StoreOptions], Made]:
@@ -54,6 +70,9 @@ def _maker(makers: Mapping[str, Callable[[StoreOptions], Made]], scheme: str, fi
     return maker
 
 
+_ALONE: Final = "several servers need a store that they share: name it with --etcd-machines"
+
+
 def _check_alone(settings: Settings) -> None:
     """The embedded store is one process's own: a second server would be a second cluster."""
     for field, asked in (
@@ -62,4 +81,4 @@ def _check_alone(settings: Settings) -> None:
         ("bootstrap-expect", settings.bootstrap_expect > 1),
     ):
         if asked:
-            raise InvalidInputError(field, "several servers need a store that they share: name it with --etcd-machines")
+            raise InvalidInputError(field, _ALONE)
