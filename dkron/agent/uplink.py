@@ -20,8 +20,10 @@ from dkron.link.dialer import dial
 from dkron.link.handshake import RefusedError
 from dkron.link.transport import Link
 
-FIRST_PAUSE: Final = 100 * MILLISECOND  # before a server is dialled again; doubled each time
+FIRST_PAUSE: Final = 100 * MILLISECOND  # before a server is dialled again
 LONGEST_PAUSE: Final = 10 * SECOND
+LONGEST_AFTER_LINK: Final = 2 * SECOND  # less than a new leader waits for nodes before it calls them missing
+SHARE: Final = 4  # a pause is this part of the time without a link: so nobody comes back much later than the server does
 UNWANTED_PAUSE: Final = 30 * SECOND  # where coming back makes no sense before somebody changes a configuration
 QUIET_BEATS: Final = 10  # heartbeats without a frame, after which the server is asked for a sign: only the leader echoes
 DEAD_BEATS: Final = 20  # and after these the link is given up: a host that lost its power never closes one
@@ -55,6 +57,7 @@ class Uplink:
         self.address = address
         self.server = ""  # the name of the server that answered there last
         self.failures = 0
+        self.since = 0  # boot time of the first failure
         self.trouble = ""  # why there is no link, as it was logged
         self.hopeless = False
         self._link: Link | None = None
@@ -211,8 +214,11 @@ class Uplinks:
         level = logging.DEBUG if self._closing or trouble == uplink.trouble else logging.WARNING
         logger.log(level, "no link to %s: %s", uplink.address, trouble)
         uplink.trouble = trouble
-        pause = min(FIRST_PAUSE << min(uplink.failures, 20), self._longest)
+        now = self._clock.boot()
+        uplink.since = uplink.since if uplink.failures else now
         uplink.failures += 1
+        longest = min(self._longest, LONGEST_AFTER_LINK) if uplink.server else self._longest
+        pause = min(max(FIRST_PAUSE, (now - uplink.since) // SHARE), longest)
         uplink.hopeless = not wanted or 0 < self._settings.retry_max <= uplink.failures
         if not self.joined and all(each.hopeless for each in self._uplinks.values()):
             self._owner.gave_up(trouble)

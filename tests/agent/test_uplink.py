@@ -14,7 +14,17 @@ from doubles.leader import leading, until
 
 from dkron.agent.orders import Question
 from dkron.agent.settings import WorkerSettings
-from dkron.agent.uplink import DEAD_BEATS, FIRST_PAUSE, LONGEST_PAUSE, QUIET_BEATS, UNWANTED_PAUSE, Uplink, Uplinks
+from dkron.agent.uplink import (
+    DEAD_BEATS,
+    FIRST_PAUSE,
+    LONGEST_AFTER_LINK,
+    LONGEST_PAUSE,
+    QUIET_BEATS,
+    SHARE,
+    UNWANTED_PAUSE,
+    Uplink,
+    Uplinks,
+)
 from dkron.core.clock import SECOND, SystemClock
 from dkron.core.messages import Echo, Goodbye, Hello, Welcome
 
@@ -25,12 +35,17 @@ class Clock(SystemClock):
     """Writes down how long it should sleep, and does not; unless it is not `free`."""
 
     def __init__(self) -> None:
+        self.now = 1
         self.slept: list[int] = []
         self.free = asyncio.Event()
         self.free.set()
 
+    def boot(self) -> int:
+        return self.now
+
     async def sleep(self, nanoseconds: int) -> None:
         self.slept.append(nanoseconds)
+        self.now += nanoseconds
         await asyncio.sleep(0)
         await self.free.wait()
 
@@ -97,18 +112,28 @@ async def patiently(lab: Lab) -> AsyncIterator[None]:
 
 async def test_a_server_that_cannot_be_reached_is_dialled_for_ever_with_growing_pauses(lab: Lab) -> None:
     uplinks = lab.dial(NOWHERE)
-    await until(lambda: len(lab.clock.slept) >= 12)
-    for n, pause in enumerate(lab.clock.slept[:12]):
-        most = min(FIRST_PAUSE << n, LONGEST_PAUSE)
-        assert most / 2 <= pause <= most
+    await until(lambda: max(lab.clock.slept, default=0) > LONGEST_PAUSE * 0.9)
+    away = 0
+    for pause in list(lab.clock.slept):
+        most = min(max(FIRST_PAUSE, away // SHARE), LONGEST_PAUSE)
+        assert most // 2 <= pause <= most
+        away += pause
     assert len(set(lab.clock.slept)) > 10  # no two agents in step
     assert not uplinks.joined
     assert not lab.owner.trouble
 
 
+async def test_a_server_that_was_linked_before_is_dialled_more_often(lab: Lab) -> None:
+    async with leading() as leader:
+        lab.dial(leader.address)
+        await until(lambda: lab.owner.welcomes)
+    await until(lambda: sum(lab.clock.slept) > 60 * SECOND)
+    assert LONGEST_AFTER_LINK * 0.8 < max(lab.clock.slept) <= LONGEST_AFTER_LINK
+
+
 async def test_the_configuration_can_make_pauses_shorter(lab: Lab) -> None:
     lab.dial(NOWHERE, retry_interval=SECOND)
-    await until(lambda: len(lab.clock.slept) >= 8)
+    await until(lambda: sum(lab.clock.slept) > 20 * SECOND)
     assert max(lab.clock.slept) <= SECOND
 
 
