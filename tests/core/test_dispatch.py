@@ -105,6 +105,14 @@ class TestOrder:
         lead.ask_node()
         assert lead.said == [("a0.boot.1", Cancel(5, execution.id, "job", lead.run.id))]
 
+    def test_r10_also_when_another_job_has_its_name_now(self) -> None:
+        lead = Lead()
+        execution = lead.run_now()
+        lead.decide(edits.delete)
+        lead.put(make_job(uid="f" * 16, schedule="@manually"))
+        lead.ask_node()
+        assert lead.said == [("a0.boot.1", Cancel(5, execution.id, "job", lead.run.id))]
+
     def test_one_that_is_to_end_is_halted(self) -> None:
         lead = Lead()
         execution = lead.run_now()

@@ -326,6 +326,19 @@ class TestTime:
 
         tell(story)
 
+    def test_r10_a_start_that_saves_a_run_from_an_edit_is_stored_at_once(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(make_job(schedule="*/10 * * * * *"))
+            await asyncio.sleep(8.5)
+            run = next(world.board.desks["job"].live())
+            await world.put(make_job(schedule="*/10 * * * * *", owner="alice"))
+            world.report(run.executions[0].id, State.RUNNING, started_at=world.clock.wall())
+            await asyncio.sleep(0.1)
+            after = next(world.board.desks["job"].live())
+            assert (after.revoking, after.executions[0].status) == (False, Status.RUNNING)
+
+        tell(story)
+
     def test_r12_a_clock_that_jumps_ahead_leaves_a_gap_that_is_caught_up(self) -> None:
         async def story(world: World) -> None:
             await world.put(make_job(catchup="latest"))
