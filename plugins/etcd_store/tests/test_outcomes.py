@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -182,3 +183,19 @@ async def test_a_caller_that_gives_up_is_cancelled(proxy: Any, connect: Any) -> 
     with pytest.raises(asyncio.CancelledError):
         await call
     await far.range("c/")
+
+
+async def test_closing_while_it_connects(one: Any, connect: Any) -> None:
+    with socket.socket() as mute:  # accepts, and says nothing
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        silent = f"127.0.0.1:{mute.getsockname()[1]}"
+        store = await connect(Access(parse([*one.addresses, silent], tls=False)))
+        watch = asyncio.ensure_future(anext(store.watch("c/", 1)))
+        store.client.leave(store.client.member)
+        calls = [asyncio.ensure_future(call) for call in (store.range(""), store.commit({}, {"c/a": b""}), store.lease(SECOND))]
+        await asyncio.sleep(0.1)
+        await store.close()
+        for call in (*calls, watch):
+            with pytest.raises(StoreError):
+                await call
