@@ -88,7 +88,9 @@ class LocalService:
             edits.put(draft, job, world)
             edits.raise_counters(draft, raised)
 
+        before = self.index.get(job.name)
         await self._ask(job.name, decide)
+        self._freshen(job.parent_job, before.job.parent_job if before else "")
         return self._view(job.name)
 
     async def delete_job(self, name: str) -> JobView:
@@ -97,6 +99,7 @@ class LocalService:
         if view.dependents:
             raise ConflictError(f"job {name} is the parent of {', '.join(view.dependents)}: delete or change them first")
         await self._ask(name, edits.delete)
+        self._freshen(name, view.job.parent_job)
         return view
 
     async def toggle_job(self, name: str, *, disabled: bool | None = None) -> JobView:
@@ -216,10 +219,15 @@ class LocalService:
                 f"the store did not answer within {LONGEST_WRITE:g} s; the change may still be made, so look before you repeat it"
             ) from None
 
+    def _freshen(self, *names: str) -> None:
+        """Bring these entries of the index up to date now: whoever wrote a job reads it, and its parent, as they are."""
+        for name in names:
+            if name in self._stale:
+                del self._stale[name]
+                self._refresh(name)
+
     def _view(self, name: str) -> JobView:
-        if name in self._stale:
-            del self._stale[name]
-            self._refresh(name)
+        self._freshen(name)
         view = self.index.get(name)
         if view is None:
             raise NotFoundError(f"job {name} does not exist")
