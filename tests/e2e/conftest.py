@@ -74,15 +74,16 @@ class Program:
         return self.log.read_text()
 
     def family(self) -> list[psutil.Process]:
-        """All processes that work in this program's data directory, whoever is their parent now."""
+        """All that this program has started and that still runs, whoever is its parent now."""
         found = []
         for process in psutil.process_iter():
             try:
-                if str(self.data_dir) in " ".join(process.cmdline()) or process.pid == self.pid:
+                mine = process.pid == self.pid or str(self.data_dir) in " ".join(process.cmdline())
+                if mine or (process.cwd() == str(self.folder) and process.pid != os.getpid()):
                     found.append(process)
             except psutil.Error:
                 continue
-        return found
+        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
 
     def kill(self) -> None:
         """As by a crash: only this process, at once."""
