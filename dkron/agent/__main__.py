@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,10 @@ def main() -> None:
     keeper = Keeper.start(secrets.token_hex(4))  # it starts while this process imports
     from dkron.agent.service import run  # noqa: PLC0415 - see above
 
-    status = run(settings, keeper)
+    try:
+        status = run(settings, keeper)
+    except KeyboardInterrupt:  # before the worker listened to signals
+        status = 128 + signal.SIGINT
     logging.shutdown()
     os._exit(status)
 

@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 from dkron.core.clock import SECOND
 from dkron.core.messages import Report
 
-MOST: Final = 1_000  # answers on their way at once
+MOST: Final = 5_000  # answers on their way at once
 MOST_BYTES: Final = 8 << 20  # of output in them
-AGAIN: Final = 10 * SECOND  # after which an answer that nobody acknowledged is told again, on the same link too
+AGAIN: Final = 30 * SECOND  # after which an answer that nobody acknowledged is told again, on the same link too
 
 
 class _Flight(NamedTuple):

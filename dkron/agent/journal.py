@@ -42,6 +42,7 @@ SEGMENT: Final = 8 << 20  # bytes after which a new segment is begun
 SEGMENTS: Final = 8  # beyond that many, the oldest one's results are carried forward if they are few
 PACE: Final = 0.01  # seconds from one sync to the next: at once when idle, in groups when busy
 REPAIR: Final = 1.0  # seconds between attempts to write again
+FAREWELL: Final = 5.0  # seconds for the last sync
 
 logger = logging.getLogger("dkron.agent")
 
@@ -109,18 +110,18 @@ class Journal:
         folder: where its segments are; made if it does not exist. The caller holds the slot's lock.
         boot: the kernel's boot id.
         nonce: of this incarnation.
+        lock: the inode of the slot's lock.
 
     Raises:
         OSError: the folder cannot be made or read.
     """
 
-    def __init__(self, folder: Path, *, boot: str, nonce: str) -> None:
+    def __init__(self, folder: Path, *, boot: str, nonce: str, lock: int) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.trouble = ""  # why it cannot be written, while it cannot
         self._folder = folder
         self._boot = boot
-        self._nonce = nonce
-        self._last = Head(FORMAT, secrets.token_hex(6), boot, nonce)  # the newest that was read
+        self._head = self._last = Head(FORMAT, secrets.token_hex(6), boot, nonce, lock)  # `_last`: the newest that was read
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._live: dict[str, _Live] = {}
@@ -134,6 +135,7 @@ class Journal:
         self._closed = False
         self._segments = self._read()
         self.id = self._last.journal
+        self._head = replace(self._head, journal=self.id)
         self._current: Segment | None = None
         self._unsynced = self._segments[-1:]
         self.recovered = self._resolve()
@@ -199,14 +201,15 @@ class Journal:
         return entry if isinstance(entry, Report) else None
 
     async def close(self) -> None:
-        """Write and sync what is left, as far as that is possible, and let go of the files."""
+        """Write and sync what is left, as far as that is possible in a few seconds, and let go of the files."""
         self._flush()
         self._closed = True
         if self._current is not None:
             with contextlib.suppress(OSError):
-                await asyncio.wrap_future(self._thread.submit(self._current.sync))
+                async with asyncio.timeout(FAREWELL):
+                    await asyncio.wrap_future(self._thread.submit(self._current.sync))
         self._current = None
-        self._thread.shutdown()
+        self._thread.shutdown(wait=False)
         for segment in self._segments:
             segment.close()
 
@@ -335,7 +338,7 @@ class Journal:
         segment = Segment(self._next_path(), create=True)
         unfinished = (entry for id_, live in self._live.items() if not live.finished for entry in live.entries(id_))
         try:
-            segment.write(b"".join(map(pack, (Head(FORMAT, self.id, self._boot, self._nonce), *unfinished))))
+            segment.write(b"".join(map(pack, (self._head, *unfinished))))
         except OSError:
             segment.close()
             segment.path.unlink(missing_ok=True)
@@ -377,7 +380,6 @@ class Journal:
     def _read(self) -> list[Segment]:
         """Read what earlier incarnations wrote. What is damaged is put aside: it proves nothing, so the journal begins anew."""
         segments = [Segment(path) for path in segment_paths(self._folder)]
-        fresh = self._last
         try:
             for segment in segments:
                 self._read_segment(segment)
@@ -385,18 +387,23 @@ class Journal:
             logger.error("the journal begins anew: %s", error)  # noqa: TRY400 - the message says all
             _put_aside(segments)
             self._live.clear()
-            self._last = fresh
+            self._last = self._head
             return []
         return segments
 
     def _read_segment(self, segment: Segment) -> None:
         for record in segment.records():
             if isinstance(record.entry, Head):
-                self._last = record.entry
-                if self._last.format != FORMAT:
-                    raise DamagedError(f"{segment.path} has format {self._last.format}; this version of dkron reads {FORMAT}")
+                self._last = self._admitted(record.entry, segment)
             else:
                 self._replay(record, segment, self._last.boot)
+
+    def _admitted(self, head: Head, segment: Segment) -> Head:
+        if head.format != FORMAT:
+            raise DamagedError(f"{segment.path} has format {head.format}; this version of dkron reads {FORMAT}")
+        if head.lock != self._head.lock:  # what was started since the copy was made, or is by the original, it does not know
+            raise DamagedError(f"{segment.path} is a copy: the data dir was restored, or made from another node's")
+        return head
 
     def _replay(self, record: Record, segment: Segment, boot: str) -> None:
         entry = record.entry

@@ -21,7 +21,7 @@ from dkron.agent.control import Meet, Request, Retire, Self
 from dkron.agent.keeper import Keeper
 from dkron.agent.settings import WorkerSettings
 from dkron.agent.slot import Slot, SlotError
-from dkron.agent.startup import WorkerProcess, fingerprint, start_worker
+from dkron.agent.startup import fingerprint, start_worker
 from dkron.agent.worker import Worker
 from dkron.core.clock import SystemClock
 from dkron.core.interfaces import Executor
@@ -45,8 +45,10 @@ def run(settings: WorkerSettings, keeper: Keeper) -> int:
         keeper.close()
         return 1
     status, spent = 1, False
+    loop = asyncio.new_event_loop()  # not `asyncio.run`, which would wait at the end for whoever looks up a name
+    asyncio.set_event_loop(loop)
     try:
-        status, spent = asyncio.run(_live(settings, held, keeper))
+        status, spent = loop.run_until_complete(_live(settings, held, keeper))
     except OSError as error:
         logger.critical("data-dir: %s cannot be used: %s", error.filename or settings.data_dir, error.strerror or error)
     keeper.close()  # before the lock is free: nothing of this worker runs when the next one begins
@@ -64,12 +66,12 @@ async def _live(settings: WorkerSettings, held: Slot, keeper: Keeper) -> tuple[i
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, worker.terminate)
             worker.start()
-            adopted = [] if settings.retiring else _adopt(settings)
+            if not settings.retiring:
+                _adopt(settings)
             gc.freeze()  # what is here now stays: no collection looks at it again
             gc.set_threshold(*_GARBAGE)
             await worker.done.wait()
             await worker.close()
-    del adopted
     return int(worker.failed), worker.servers.retiring and worker.orders.settled
 
 
@@ -105,12 +107,10 @@ def _obey(worker: Worker, settings: WorkerSettings, started_as: str, request: Re
     )
 
 
-def _adopt(settings: WorkerSettings) -> list[WorkerProcess]:
+def _adopt(settings: WorkerSettings) -> None:
     """Have what dead workers left in other slots told by workers that do nothing else, and then remove those slots."""
-    adopted = []
     for folder in slot.folders(settings.data_dir):
         if slot.is_free(folder):
             heir = replace(settings, slot=int(folder.name), retiring=True, supervised=True)
             with suppress(OSError):  # the next worker tries again
-                adopted.append(start_worker(heir))
-    return adopted
+                start_worker(heir)

@@ -39,6 +39,11 @@ class Slot:
         self._note(_RETIRING)
 
     @property
+    def inode(self) -> int:
+        """Name the lock itself: a copy of the folder has another."""
+        return os.fstat(self._lock).st_ino
+
+    @property
     def gone(self) -> bool:
         """Tell whether somebody has deleted the data dir."""
         return not os.fstat(self._lock).st_nlink

@@ -63,7 +63,7 @@ class Worker:
         self._slot = slot
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._journal = Journal(slot.journal, boot=boot, nonce=keeper.marker)
+        self._journal = Journal(slot.journal, boot=boot, nonce=keeper.marker, lock=slot.inode)
         self._delivery = Delivery(self._final, self._tell)
         self.orders = self._recover(f"{self._journal.id}.{boot}.{keeper.marker}")
         self._runner = Runner(

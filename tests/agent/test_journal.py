@@ -21,8 +21,8 @@ from dkron.core.messages import Outcome, Report, State
 
 
 @asynccontextmanager
-async def opened(folder: Path, boot: str = "boot") -> AsyncIterator[Journal]:
-    journal = Journal(folder, boot=boot, nonce="nonce")
+async def opened(folder: Path, boot: str = "boot", lock: int = 7) -> AsyncIterator[Journal]:
+    journal = Journal(folder, boot=boot, nonce="nonce", lock=lock)
     try:
         yield journal
     finally:
@@ -115,6 +115,22 @@ class TestRestart:
         async with opened(tmp_path) as journal:
             assert states(journal) == {}
             assert len(segment_paths(tmp_path)) <= 2
+
+    async def test_of_a_copy_proves_nothing_about_the_original(self, tmp_path: Path) -> None:
+        id_ = await live_through(tmp_path)
+        async with opened(tmp_path, lock=8) as journal:
+            assert journal.id != id_
+            assert states(journal) == {}
+            assert await arm(journal, "x") == ""
+        async with opened(tmp_path, lock=8) as again:
+            assert again.id == journal.id
+            assert states(again) == {"x": State.VOID}
+
+    async def test_of_another_format_begins_anew(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        id_ = await live_through(tmp_path)
+        monkeypatch.setattr(module, "FORMAT", 2)
+        async with opened(tmp_path) as journal:
+            assert journal.id != id_
 
     async def test_begins_with_an_id_of_its_own(self, tmp_path: Path) -> None:
         async with opened(tmp_path / "a") as one, opened(tmp_path / "b") as other:
@@ -333,7 +349,7 @@ from dkron.agent.journal import Journal
 from dkron.core.messages import Report, State
 
 async def main():
-    journal = Journal(Path(sys.argv[1]), boot="boot", nonce="nonce")
+    journal = Journal(Path(sys.argv[1]), boot="boot", nonce="nonce", lock=7)
     def say(word, execution):
         print(word, execution, flush=True)
     def armed(execution, trouble):
