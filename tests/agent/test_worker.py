@@ -295,8 +295,8 @@ class TestLeaders:
             station.leader = old
             old.term = 9
             station.start(join=(old.address, new.address), retry_interval=SECOND)
-            await until(lambda: old.links or new.links, "the link to either")
-            mine, other = (old, new) if old.links else (new, old)
+            await until(lambda: old.beats or new.beats, "the allegiance to either")
+            mine, other = (old, new) if old.beats else (new, old)
             await until(lambda: other.hellos and not other.links, "the refusal")
             mine.order("x")
             await mine.end_of("x")
