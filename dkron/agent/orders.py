@@ -27,6 +27,7 @@ from dkron.core.models import Reason
 
 MAX_WAITING: Final = 50_000  # orders that have not started; beyond that the worker is overloaded
 MAX_UNSTARTED: Final = 100_000  # answers VOID and REFUSED that nobody has acknowledged
+SPARE_TIMERS: Final = 1_000  # of what has ended, beyond which they are thrown away
 GRACE: Final = 10 * SECOND  # from TERM to KILL at a timeout
 SELF_STOP_GRACE: Final = 5 * SECOND  # within the 10 s that R11 leaves between an agent's end and its slot's
 
@@ -75,6 +76,7 @@ class _Phase(Enum):
 
 
 _WAITING: Final = frozenset({_Phase.ARMING, _Phase.ARMED, _Phase.DUE})
+_UNDER_WAY: Final = _WAITING | {_Phase.RUNNING}
 
 
 class _Execution:
@@ -327,6 +329,9 @@ class Orders:
         return order
 
     def _at(self, when: int, strike: Callable[[_Execution, int], None], execution: _Execution) -> None:
+        if len(self._timers) > SPARE_TIMERS + 4 * (len(self._waiting) + self.running):
+            self._timers = [timer for timer in self._timers if timer[3].phase in _UNDER_WAY]  # deadlines may be days away
+            heapq.heapify(self._timers)
         heapq.heappush(self._timers, (when, next(self._sequence), strike, execution))
 
     def _lapse(self, now: int) -> None:

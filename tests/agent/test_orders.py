@@ -475,6 +475,18 @@ class TestTimeout:
         assert world.ending == []
 
 
+def test_what_has_ended_leaves_nothing_behind(orders: Orders) -> None:
+    for n in range(5_000):
+        execution = f"{n}"
+        arm(orders, make_order(execution, reading=n, timeout=3600 * SECOND, expires_in=3600 * SECOND), n)
+        assert len(starts(orders, n)) == 1
+        finish(orders, execution)
+        orders.receive(Ack([execution]), n)
+    orders.tick(LEASE + 5_000)
+    assert len(orders._timers) <= module.SPARE_TIMERS + 10
+    assert not orders._executions
+
+
 class TestSelfStop:
     """R11: what must not overlap ends before a leader that cannot hear its worker frees the slot."""
 
