@@ -214,6 +214,12 @@ class TestLease:
         assert final(orders, "arming").state is final(orders, "due").state is State.VOID
         assert (orders.queued, orders.waiting, orders.running) == (0, 0, 2)
 
+    def test_that_ended_before_the_journal_synced_arms_nothing(self, orders: Orders, world: Recorder) -> None:
+        orders.receive(make_order(), 0)
+        orders.armed("x", LEASE)
+        assert world.sent == []
+        assert final(orders).state is State.VOID
+
     def test_of_an_old_leader_carries_armed_orders_over_a_takeover(self, orders: Orders) -> None:
         arm(orders, make_order(start_in=2 * SECOND))
         orders.receive(ask(term=2), SECOND)
