@@ -76,6 +76,18 @@ def ports() -> Callable[[int], list[int]]:
     return free_ports
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what it waits for happens outside of this process
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(name="until")
+def wait_until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
+    """Wait for a condition, with a bound."""
+    return until
+
+
 class Process:
     """One member."""
 
@@ -106,6 +118,10 @@ class Process:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    @property
+    def log(self) -> str:
+        return (self.folder / f"{self.name}.log").read_text()
 
     def get(self, path: str) -> dict[str, object]:
         with urllib.request.urlopen(f"http://{self.address}{path}", timeout=1) as answer:
@@ -163,7 +179,7 @@ class Cluster:
                 if member.get("/health")["health"] == "true":
                     return
             assert member.process is not None
-            assert member.process.poll() is None, (self.folder / f"{member.name}.log").read_text()[-2000:]
+            assert member.process.poll() is None, member.log[-2000:]
             assert time.monotonic() < deadline, f"{member.name} is not healthy"
             time.sleep(0.02)
 

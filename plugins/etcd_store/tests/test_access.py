@@ -94,6 +94,12 @@ def make_users(cluster: Any, keyspace: str) -> None:
     ask(cluster, "enable")
 
 
+def forgotten(cluster: Any, token: str) -> bool:
+    """Tell whether etcd's log says that this token has expired."""
+    lines = cluster.members[0].log.splitlines()
+    return any("deleted a simple token" in line and token in line for line in lines)
+
+
 class TestUsers:
     @pytest.fixture
     def cluster(self, start: Any, keyspace: str) -> Any:
@@ -144,10 +150,12 @@ class TestUsers:
         revisions = await asyncio.gather(*calls)
         assert len(set(revisions)) == 50
 
-    async def test_tokens_expire(self, start: Any, keyspace: str, connect: Any, etcd_version: tuple[int, ...]) -> None:
+    async def test_tokens_expire(
+        self, start: Any, keyspace: str, connect: Any, until: Any, etcd_version: tuple[int, ...]
+    ) -> None:
         if etcd_version < (3, 5):
             pytest.skip("the lifetime of simple tokens cannot be set before etcd 3.5")
-        cluster = start(1, ["--auth-token-ttl", "1"])
+        cluster = start(1, ["--auth-token-ttl", "1", "--log-level", "debug"])
         ask(cluster, "role/add", name="root")
         make_users(cluster, keyspace)
         store = await connect(cluster.access(username="dkron", password="dkron-secret"))
@@ -155,7 +163,7 @@ class TestUsers:
         watch = store.watch("c/", revision)
         tokens = {store.client.token}
         while len(tokens) < 3:
-            await asyncio.sleep(1.5)  # use would keep it alive, and nothing tells of the expiry: only trying shows it
+            await until(lambda: forgotten(cluster, store.client.token))  # no call tells: it would keep the token alive
             await store.commit({}, {"c/count": b"%d" % len(tokens)})
             assert [change.value for change in await anext(watch)] == [b"%d" % len(tokens)]
             tokens.add(store.client.token)

@@ -189,6 +189,7 @@ async def test_a_caller_that_gives_up_is_cancelled(proxy: Any, connect: Any) -> 
 
 async def test_closing_while_it_connects(one: Any, connect: Any) -> None:
     with socket.socket() as mute:  # accepts, and says nothing
+        mute.settimeout(0)
         mute.bind(("127.0.0.1", 0))
         mute.listen()
         silent = f"127.0.0.1:{mute.getsockname()[1]}"
@@ -196,8 +197,10 @@ async def test_closing_while_it_connects(one: Any, connect: Any) -> None:
         watch = asyncio.ensure_future(anext(store.watch("c/", 1)))
         store.client.leave(store.client.member)
         calls = [asyncio.ensure_future(call) for call in (store.range(""), store.commit({}, {"c/a": b""}), store.lease(SECOND))]
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(20):
+            waiting, _ = await asyncio.get_running_loop().sock_accept(mute)
         await store.close()
         for call in (*calls, watch):
             with pytest.raises(StoreError):
                 await call
+        waiting.close()

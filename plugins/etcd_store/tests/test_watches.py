@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from operator import attrgetter
 from typing import Any
 
 import pytest
 from dkron_etcd_store.access import Access, parse
 from dkron_etcd_store.client import Twice
+from dkron_etcd_store.watching import LAGGING, SILENT, Stream
 from etcd3 import etcdrpc
 
 from dkron.core.errors import CompactedError, StoreUnavailableError
 
 COMPACT = attrgetter("kv.Compact")
+Looked = Callable[[int], Awaitable[None]]
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> Looked:
+    """Wait until the one watch has looked so many times at how it fares."""
+    looks = asyncio.Semaphore(0)
+    look = Stream._look
+
+    def count(stream: Stream) -> None:
+        look(stream)
+        looks.release()
+
+    async def wait(number: int) -> None:
+        async with asyncio.timeout(20):
+            for _ in range(number):
+                await looks.acquire()
+
+    monkeypatch.setattr(Stream, "_look", count)
+    return wait
 
 
 async def compact(store: Any, revision: int) -> None:
@@ -81,28 +103,33 @@ async def test_a_single_member_that_hangs_is_noticed(start: Any, connect: Any, p
     assert time.monotonic() - began < 8
 
 
-async def test_a_quiet_watch_stays_where_it_is(store: Any, proxy: Any, connect: Any) -> None:
+async def test_a_quiet_watch_stays_where_it_is(
+    proxy: Any, connect: Any, looked: Looked, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "dkron_etcd_store")
     far = await connect(Access(parse([proxy.address], tls=False)))
-    revision = await store.commit({}, {"c/a": b"1"})
+    revision = await far.commit({}, {"c/a": b"1"})
     watch = far.watch("c/", revision)
     waiting = asyncio.ensure_future(anext(watch))
-    quiet_until = time.monotonic() + 3
-    while time.monotonic() < quiet_until:  # others write elsewhere, and nothing comes
-        await store.commit({}, {"h/other": b""})
-        await asyncio.sleep(0.05)
-    assert proxy.connections == 1
-    await store.commit({}, {"c/a": b"2"})
+    for _ in range(LAGGING + 3):  # what is written lies elsewhere, and nothing comes
+        await far.commit({}, {"h/other": b""})
+        await looked(1)
+    await far.commit({}, {"c/a": b"2"})
     assert [change.value for change in await waiting] == [b"2"]
+    assert proxy.connections == 1
+    assert "goes on elsewhere" not in caplog.text
     await watch.aclose()
 
 
-async def test_a_consumer_that_takes_its_time_is_not_cut_off(store: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_consumer_that_takes_its_time_is_not_cut_off(
+    store: Any, looked: Looked, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", "dkron_etcd_store")
     revision = await store.commit({}, {"c/a": b"1"})
     watch = store.watch("c/", revision)
     await store.commit({}, {"c/a": b"2"})
     await anext(watch)
-    await asyncio.sleep(2)  # longer than the silence that counts
+    await looked(SILENT + 2)
     await store.commit({}, {"c/a": b"3"})
     assert [change.value for change in await anext(watch)] == [b"3"]
     assert "goes on elsewhere" not in caplog.text
