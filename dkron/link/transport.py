@@ -41,6 +41,7 @@ class Link:
         self._inbox = Inbox(Sealer(receives), decoder)
         self._returned: list[Message] = []
         self._reason = ""
+        self._hanging_up = False
         self._wake = asyncio.Event()
         self._writer = asyncio.create_task(self._write())
 
@@ -98,7 +99,7 @@ class Link:
             self._wake.set()
         _, late = await asyncio.wait({self._writer}, timeout=CLOSE_TIMEOUT)
         if late:
-            self._writer.cancel()
+            self._stop_writing()
             await asyncio.wait({self._writer}, timeout=2 * CLOSE_TIMEOUT)
 
     def abort(self, reason: str) -> None:
@@ -108,7 +109,12 @@ class Link:
             self._reason = reason
             self._outbox.clear()
             # not at once: a task that is cancelled before its first step never gets to hang up
-            asyncio.get_running_loop().call_soon(self._writer.cancel)
+            asyncio.get_running_loop().call_soon(self._stop_writing)
+
+    def _stop_writing(self) -> None:
+        """Have the writer hang up, unless it does so already: disturbed in that, it might leave the connection open."""
+        if not self._hanging_up:
+            self._writer.cancel()
 
     def _end(self, reason: str) -> LinkError:
         self.abort(reason)
@@ -125,7 +131,7 @@ class Link:
         except ConnectionError as error:
             self._reason = self._reason or f"the connection broke: {error}"
         finally:
-            self.closed = True
+            self.closed = self._hanging_up = True
             await self._hang_up()
 
     async def _flush(self) -> None:

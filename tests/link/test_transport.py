@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+from aiohttp import WSCloseCode
 
 from dkron.core.errors import LinkError
 from dkron.core.messages import Echo, Goodbye, Heartbeat, Hello, Order, Report, State
@@ -198,6 +199,33 @@ async def test_closing_a_link_that_the_peer_does_not_read_has_an_end(
     async with asyncio.timeout(5):
         await link.close("enough")
     await until(lambda: link._socket.fileno() == -1)
+
+
+async def test_closing_a_link_whose_end_the_peer_never_confirms_cuts_it(
+    listen: Any, join: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dkron.link.transport.CLOSE_TIMEOUT", 0.1)
+    station = await listen(KEY)
+    station.reads = False
+    link = await join(station)
+    transport = link._ws._conn.transport
+    async with asyncio.timeout(10):
+        while not transport.get_write_buffer_size():  # little waits in the transport: only the end of the link meets it
+            link.send(report(bytes(10_000)))
+            await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await link.close("enough")
+    await until(lambda: link._socket.fileno() == -1)
+
+
+async def test_a_link_that_is_aborted_while_it_writes_is_hung_up_in_order(listen: Any, join: Any) -> None:
+    station = await listen(KEY)
+    link = await join(station)
+    link.send(Heartbeat(1, 1, 1))  # wakes the writer, which then finds the link closed
+    link.abort("changed my mind")
+    await link.close()
+    assert link._ws.close_code == WSCloseCode.OK
+    assert await station.ends.get() == "closed by the other end: changed my mind"
 
 
 class Proxy:
