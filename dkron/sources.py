@@ -21,6 +21,7 @@ LARGEST_FILE: Final = 1 << 20  # bytes; a bigger one is no configuration, and wo
 _OTHER_VARIABLES: Final = frozenset(
     {"DKRON_SERVER_URL", "DKRON_JOB_NAME", "DKRON_EXECUTION_ID", "DKRON_SCHEDULED_AT", "DKRON_ATTEMPT"}
 )
+_TESTS: Final = "DKRON_TEST_"  # tells the test suites what to use
 # Kubernetes sets these in every pod for a service whose name starts with "dkron".
 _SERVICE_LINK: Final = re.compile(r"DKRON_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 
@@ -45,7 +46,7 @@ def environment(keys: Collection[str]) -> dict[str, str]:
     by_variable = {variable(key): key for key in keys}
     found = {name: text for name, text in os.environ.items() if name.startswith(PREFIX) and text}
     for name in found.keys() - by_variable.keys() - _OTHER_VARIABLES:
-        if not _SERVICE_LINK.fullmatch(name):
+        if not name.startswith(_TESTS) and not _SERVICE_LINK.fullmatch(name):
             raise InvalidInputError(name, f"there is no such environment variable{nearest(name, by_variable)}")
     return {by_variable[name]: text for name, text in found.items() if name in by_variable}
 

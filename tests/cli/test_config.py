@@ -177,7 +177,15 @@ def test_bad_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["DKRON_PORT", "DKRON_SERVICE_HOST", "DKRON_UI_SERVICE_PORT_HTTP", "DKRON_PORT_8080_TCP_ADDR", "DKRON_JOB_NAME"]
+    "name",
+    [
+        "DKRON_PORT",
+        "DKRON_SERVICE_HOST",
+        "DKRON_UI_SERVICE_PORT_HTTP",
+        "DKRON_PORT_8080_TCP_ADDR",
+        "DKRON_JOB_NAME",
+        "DKRON_TEST_ETCD",
+    ],
 )
 def test_variables_that_others_set_are_left_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "tcp://10.0.0.1:8080")
