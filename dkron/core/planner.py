@@ -129,13 +129,19 @@ def _decide_waiting(draft: Draft, run: Run, world: World) -> None:
     late = world.now - run.group if run.trigger is Trigger.SCHEDULE else 0
     if late > policy.duration(job.catchup_window, "catchup_window"):
         placed = Reason.MISSED
-    if placed is Reason.NO_TARGET and not world.settled:
+    if isinstance(placed, Reason) and _may_change(draft, run, placed, world):
         return
     if isinstance(placed, Reason):
         draft.drop_run(run)
         ledger.skip(draft, job, Skips(reason=placed, first=run.group, last=run.group))
     else:
         create(draft, job, run, placed, world)
+
+
+def _may_change(draft: Draft, run: Run, reason: Reason, world: World) -> bool:
+    """Tell whether it is too early to skip it: its instant is to come, or would be claimed again."""
+    ahead = run.group > world.now or draft.state is None or draft.state.cursor < run.group
+    return (run.trigger is Trigger.SCHEDULE and ahead) or (reason is Reason.NO_TARGET and not world.settled)
 
 
 def _still_due(draft: Draft, job: Job, run: Run, world: World) -> bool:
@@ -161,6 +167,9 @@ def _catch_up(draft: Draft, job: Job, world: World) -> None:
     plan = policy.catch_up(job, draft.due, state.cursor, world.since)
     if plan.missed:
         ledger.skip(draft, job, plan.missed)
+        for run in list(draft.runs.values()):  # taken back by an edit, and now counted among the missed
+            if run.trigger is Trigger.SCHEDULE and state.cursor < run.group <= plan.cursor and undecided(run):
+                draft.drop_run(run)
     if plan.cursor > state.cursor and draft.state is not None:
         draft.state = replace(draft.state, cursor=plan.cursor)
 

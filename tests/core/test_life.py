@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from doubles.scene import Scene, make_job
-from hypothesis import seed, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
@@ -50,6 +50,7 @@ class Life(RuleBasedStateMachine):
         self.recorded: list[str] = []
         self.wins = self.errors = 0
         self.said: list[Execution] = []
+        self.asked = 0
 
     # --- what happens ---
 
@@ -151,7 +152,9 @@ class Life(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(["", "a", "b"]))
     def somebody_runs_it(self, key: str) -> None:
-        self.decide(lambda draft, world: edits.run_now(draft, world.now + 1, key, world))
+        """The server that takes a demand in gives each an instant of its own."""
+        self.asked = max(self.asked, self.scene.now) + 1
+        self.decide(lambda draft, world: edits.run_now(draft, self.asked, key, world))
 
     @precondition(lambda self: self.said)
     @rule(data=st.data())
@@ -175,8 +178,12 @@ class Life(RuleBasedStateMachine):
         for run in self.scene.runs if hasattr(self, "scene") else ():
             if run.executions and all(e.status.final for e in run.executions):
                 assert run.closed or planner.undecided(run), "nothing would ever end it"
-            if run.closed:
-                assert ledger.lingers(Draft(self.scene.desk), run, self.scene.world)
+        closed = [run for run in self.scene.runs if run.closed] if hasattr(self, "scene") else []
+        if closed:  # a claim may have moved the cursor past it since: then the next look lets it go
+            draft = Draft(self.scene.desk)
+            planner.wake(draft, self.scene.world)
+            left = [run for run in closed if run.id in draft.runs and not ledger.lingers(draft, run, self.scene.world)]
+            assert not left or not draft.room, "the others go in the next commit"
 
     @invariant()
     def counts_are_what_is_recorded(self) -> None:
@@ -205,5 +212,7 @@ class Life(RuleBasedStateMachine):
         assert self.scene.runs == []
 
 
-TestLife = seed(1)(Life).TestCase  # the same stories on every machine
-TestLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None, database=None)
+TestLife = Life.TestCase
+TestLife.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, database=None, derandomize=True
+)  # the same stories on every machine

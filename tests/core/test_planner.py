@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from doubles.scene import NOW, UID, Scene, make_job
+from doubles.scene import NOW, UID, Scene, ahead, edit, make_job
 from msgspec.structs import replace
 
 from dkron.core import edits, planner
@@ -345,6 +345,16 @@ class TestWaitingRuns:
         scene.takeover -= SETTLING
         scene.wake()
         assert skips(scene).reason is Reason.NO_TARGET
+
+    def test_r10_what_was_taken_back_is_not_skipped_before_its_instant(self) -> None:
+        scene = ahead()
+        edit(scene, tags={"role": "nobody"})
+        scene.report(scene.execution, State.VOID)
+        scene.wake()
+        assert not scene.records, "an edit may still give it a target"
+        edit(scene, tags={"role": "web:1"})
+        scene.wake()
+        assert [e.id[-2:] for e in scene.executions if e.live] == ["-2"], "no id is used again"
 
     def test_what_was_taken_back_long_ago_is_missed(self) -> None:
         scene = Scene(make_job(schedule=EACH_10))
