@@ -55,7 +55,7 @@ def one_round() -> dict[str, float]:
     for number in range(1_000_000):
         total += number
     calibrated = time.perf_counter()
-    from dkron.core.schedule import parse  # noqa: PLC0415 - cold includes the imports
+    from dkron.cron.schedule import parse  # noqa: PLC0415 - cold includes the imports
 
     schedules = [parse(text, timezone=names[number % ZONES]) for number, text in enumerate(texts)]
     parsed = time.perf_counter()

@@ -24,9 +24,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dkron import __version__, addresses, sources
 from dkron.addresses import Address
 from dkron.agent.settings import WorkerSettings
-from dkron.core.durations import parse_duration
 from dkron.core.errors import InvalidInputError
 from dkron.core.interfaces import Retention
+from dkron.cron.durations import parse_duration
 
 LINK_PORT: Final = 8946
 HTTP_PORT: Final = 8080

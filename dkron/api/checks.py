@@ -11,8 +11,8 @@ from dkron.core.clock import SECOND
 from dkron.core.errors import InvalidInputError
 from dkron.core.models import Job
 from dkron.core.policy import duration
-from dkron.core.schedule import format_duration, parse
-from dkron.core.zones import zone
+from dkron.cron.schedule import format_duration, parse
+from dkron.cron.zones import zone
 
 _SLUG: Final = re.compile(r"[a-z0-9_-]+")
 LONGEST_NAME: Final = 200

@@ -15,7 +15,7 @@ from dkron.api.replies import execution_json, job_json
 from dkron.api.service import Service
 from dkron.core.errors import InvalidInputError
 from dkron.core.models import Record
-from dkron.core.zones import zone
+from dkron.cron.zones import zone
 
 MOST_OUTPUTS: Final = 100  # of a list; those of older executions are had one by one
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from dkron.core.clock import SECOND, rfc3339
 from dkron.core.errors import InvalidInputError
-from dkron.core.zones import zone
+from dkron.cron.zones import zone
 
 ZERO: Final = "0001-01-01T00:00:00Z"
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from dkron.api.index import SORTS, JobQuery
 from dkron.core.clock import SECOND
 from dkron.core.errors import InvalidInputError
-from dkron.core.schedule import format_duration, parse_duration
+from dkron.cron.schedule import format_duration, parse_duration
 
 LONGEST_WAIT: Final = 3600 * SECOND
 

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from dkron.api.instants import instant_text, local_text
 from dkron.api.views import Health, JobView
 from dkron.core.models import Job, Member, MemberStatus, Record, Skips, Status, Trigger, run_id
-from dkron.core.zones import zone
+from dkron.cron.zones import zone
 
 Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 

@@ -15,8 +15,8 @@ from dkron.addresses import Address
 from dkron.cli import etcd_process
 from dkron.config import Size
 from dkron.core.clock import SECOND
-from dkron.core.durations import parse_duration
 from dkron.core.errors import InvalidInputError
+from dkron.cron.durations import parse_duration
 
 CLIENT_PORT: Final = 2379
 PEER_PORT: Final = 2380

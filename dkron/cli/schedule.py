@@ -9,7 +9,7 @@ import click
 
 from dkron.cli.show import as_json, print_json
 from dkron.core.clock import SystemClock, to_datetime
-from dkron.core.schedule import Schedule, parse, zone
+from dkron.cron.schedule import Schedule, parse, zone
 
 
 @click.group(no_args_is_help=False)

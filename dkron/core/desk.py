@@ -13,7 +13,7 @@ from typing import NamedTuple
 from dkron.core.errors import InvalidInputError
 from dkron.core.models import Execution, Job, JobState, Notice, Record, Run, Skips, Status
 from dkron.core.policy import due_after, schedule_of
-from dkron.core.schedule import Schedule
+from dkron.cron.schedule import Schedule
 
 log = logging.getLogger("dkron.scheduler")
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dkron.core.clock import SECOND
 from dkron.core.models import Execution, Job, Reason, Run, Skips, Status
-from dkron.core.schedule import Schedule, parse, parse_duration
+from dkron.cron.schedule import Schedule, parse, parse_duration
 
 COUNTED = 1000  # how many missed instants are counted one by one; beyond that the record says "at least"
 LONGEST_RETRY_DELAY = 60 * SECOND

@@ -213,6 +213,4 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, database=None, derandomize=True
-)  # the same stories on every machine
+TestLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None, database=None, derandomize=True)

@@ -13,8 +13,8 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from dkron.core.durations import parse_duration
 from dkron.core.errors import InvalidInputError
+from dkron.cron.durations import parse_duration
 
 _SHELL: Final = "/bin/sh"
 _BOOLEANS: Final = {  # as Go reads them

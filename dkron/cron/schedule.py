@@ -17,10 +17,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from dkron.core.clock import SECOND
-from dkron.core.durations import format_duration, parse_duration
 from dkron.core.errors import InvalidInputError, InvalidScheduleError
-from dkron.core.fields import FIELDS, expand, first_day, lowest, unhash
-from dkron.core.zones import DAY, Span, span_at, zone
+from dkron.cron.durations import format_duration, parse_duration
+from dkron.cron.fields import FIELDS, expand, first_day, lowest, unhash
+from dkron.cron.zones import DAY, Span, span_at, zone
 
 __all__ = ["At", "Cron", "Every", "Never", "Schedule", "format_duration", "parse", "parse_duration", "zone"]
 
@@ -79,7 +79,7 @@ class Every(msgspec.Struct, frozen=True, gc=False):
 
 
 class Cron(msgspec.Struct, frozen=True, gc=False):
-    """Fields, as sets of bits (see `dkron.core.fields`), on the clock of a zone.
+    """Fields, as sets of bits (see `dkron.cron.fields`), on the clock of a zone.
 
     `both`: a day must match `days` and `weekdays`, otherwise one of them. `wild_hours`, `wild_minutes`: see the rule above.
     """

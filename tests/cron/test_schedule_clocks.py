@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from dkron.core.clock import SECOND
-from dkron.core.schedule import parse
+from dkron.cron.schedule import parse
 
 HOUR, DAY = 3600, 86_400
 ZONES = sorted(available_timezones())

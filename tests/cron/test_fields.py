@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkron.core.errors import InvalidScheduleError
-from dkron.core.fields import DAY, FIELDS, HOUR, MINUTE, MONTH, SECOND, WEEKDAY, Field, expand, first_day, lowest, unhash
+from dkron.cron.fields import DAY, FIELDS, HOUR, MINUTE, MONTH, SECOND, WEEKDAY, Field, expand, first_day, lowest, unhash
 
 EPOCH = date(1970, 1, 1)
 EVERY = {field: expand(field, "*").bits for field in FIELDS}
@@ -306,6 +306,6 @@ def test_lowest(members: set[int]) -> None:
 
 
 def test_croniter_is_not_imported_before_it_is_needed() -> None:
-    before = "import sys, dkron.core.schedule as s; s.parse('@every 1h'); assert 'croniter' not in sys.modules"
+    before = "import sys, dkron.cron.schedule as s; s.parse('@every 1h'); assert 'croniter' not in sys.modules"
     script = f"{before}; s.parse('@daily'); assert 'croniter' in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)

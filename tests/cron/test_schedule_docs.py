@@ -10,7 +10,7 @@ import pytest
 
 from dkron.core.clock import SECOND
 from dkron.core.errors import InvalidScheduleError
-from dkron.core.schedule import parse
+from dkron.cron.schedule import parse
 
 PAGE = Path(__file__).parents[2] / "docs" / "schedules.md"
 

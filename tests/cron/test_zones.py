@@ -11,7 +11,7 @@ from zoneinfo import TZPATH, ZoneInfo, available_timezones
 import pytest
 
 from dkron.core.errors import InvalidInputError
-from dkron.core.zones import DAY, Span, span_at, zone
+from dkron.cron.zones import DAY, Span, span_at, zone
 
 YEAR_2037 = 2_114_380_800
 

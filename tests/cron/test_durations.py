@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkron.core.durations import format_duration, parse_duration
 from dkron.core.errors import InvalidInputError
+from dkron.cron.durations import format_duration, parse_duration
 
 SECOND = 1_000_000_000
 

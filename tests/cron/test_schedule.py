@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dkron.core.clock import SECOND
 from dkron.core.errors import InvalidInputError, InvalidScheduleError
-from dkron.core.schedule import Schedule, parse
+from dkron.cron.schedule import Schedule, parse
 
 NOON = int(datetime(2026, 5, 20, 12, tzinfo=UTC).timestamp()) * SECOND  # a Wednesday
 END = int(datetime(2262, 1, 1, tzinfo=UTC).timestamp()) * SECOND
