@@ -10,7 +10,7 @@ from dkron.api.replies import execution_json, health_json, job_json, member_json
 from dkron.api.views import Health, JobView
 from dkron.core.clock import SECOND
 from dkron.core.models import Job, JobState, Member, MemberStatus, Reason, Record, Skips, Status, Trigger
-from dkron.core.zones import zone
+from dkron.cron.zones import zone
 
 T = 1_795_444_256 * SECOND  # 2026-11-23T14:30:56Z
 
