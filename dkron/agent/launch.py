@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Final
 
-from dkron.agent import identity
+from dkron.agent import descriptors, identity
 from dkron.core.interfaces import Command
 
 _OURS: Final = b"DKRON_"  # configures the agent, with its secrets: no business of its jobs
@@ -33,8 +33,9 @@ def launch(command: Command, env: Mapping[str, str], output: int) -> subprocess.
     try:
         if command.stdin is not None:
             stdin = _readable(command.stdin)
-        return subprocess.Popen(  # noqa: S603 - to run what users wrote is its purpose
+        return descriptors.popen(
             command.argv,
+            newest=output,
             stdin=stdin,
             stdout=output,
             stderr=output,

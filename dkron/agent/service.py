@@ -16,7 +16,7 @@ import aiohttp
 from msgspec.structs import replace
 
 from dkron import __version__, logs
-from dkron.agent import control, slot
+from dkron.agent import control, descriptors, slot
 from dkron.agent.control import Meet, Request, Retire, Self
 from dkron.agent.keeper import Keeper
 from dkron.agent.settings import WorkerSettings
@@ -38,6 +38,7 @@ logger = logging.getLogger("dkron.agent")
 def run(settings: WorkerSettings, keeper: Keeper) -> int:
     """Run a worker until it has left; return the exit status."""
     logs.setup(settings.log_level, as_json=settings.log_json)
+    descriptors.raise_limit()
     try:
         held = slot.take(settings.data_dir, settings.slot)
     except SlotError as error:

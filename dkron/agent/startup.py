@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dkron import __version__
-from dkron.agent import slot
+from dkron.agent import descriptors, slot
 from dkron.agent.control import Meet, Retire, Who, ask
 from dkron.agent.settings import WorkerSettings
 from dkron.core.errors import DkronError
@@ -37,7 +37,7 @@ def start_worker(settings: WorkerSettings) -> WorkerProcess:
     """Start a worker in a session of its own, so that it outlives its parent. Call it in a running loop. Raises `OSError`."""
     descriptor = _written(settings)
     try:
-        popen = subprocess.Popen(COMMAND, stdin=descriptor, start_new_session=True)  # noqa: S603 - our own program
+        popen = descriptors.popen(COMMAND, newest=descriptor, stdin=descriptor, start_new_session=True)
     finally:
         os.close(descriptor)
     return WorkerProcess(popen.pid, settings.data_dir, fingerprint(settings), popen)

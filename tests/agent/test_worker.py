@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -87,11 +88,13 @@ class Station:
         }
         return WorkerSettings(**(values | changes))
 
-    def start(self, **changes: Any) -> subprocess.Popen[bytes]:
+    def start(self, *, open_files: int = 0, **changes: Any) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(self.plugins)}
         with self.log.open("ab") as log:
             process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stderr=log, env=environment)
         assert process.stdin is not None
+        if open_files:  # set before it is let go
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (open_files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         process.stdin.write(msgspec.json.encode(self.settings(**changes)))
         process.stdin.close()
         self.processes.append(process)
@@ -154,6 +157,21 @@ async def test_orders_of_one_second_all_run_once(station: Station, leader: Leade
     await until(lambda: len(leader.results()) == 500, "all 500")
     assert sorted(map(int, effects.read_text().split())) == list(range(500))
     assert {report.outcome for [report] in leader.results().values()} == {Outcome.SUCCEEDED}
+
+
+async def test_the_limit_of_open_files_is_raised_for_the_worker_and_not_for_jobs(
+    station: Station, leader: Leader, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "gate")
+    gate = os.open(tmp_path / "gate", os.O_RDWR)
+    await station.begin(open_files=100)
+    for n in range(80):  # takes twice as many descriptors
+        leader.order(f"x{n}", f"read go < {tmp_path}/gate; ulimit -Sn")
+    await until(lambda: all(State.RUNNING in leader.states(f"x{n}") for n in range(80)), "all at once")
+    os.write(gate, b"\n" * 80)  # a line for each
+    await until(lambda: len(leader.results()) == 80, "all 80")
+    os.close(gate)
+    assert {report.output for [report] in leader.results().values()} == {b"100\n"}
 
 
 class TestDeath:

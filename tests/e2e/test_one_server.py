@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -42,6 +43,15 @@ def web() -> Iterator[str]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def given() -> Iterator[int]:
+    """Be a shell with a limit of open files that is lower than it may be."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (500, limits[1]))
+    yield 500
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def of_the_job(marker: str) -> list[psutil.Process]:
@@ -119,6 +129,13 @@ class TestMain:
         assert ended["status"] == "failed"
         assert "timeout" in ended["output"]
         assert of_the_job("300.25") == []
+
+    def test_a_job_may_open_as_many_files_as_the_program_was_given(self, lab: Lab, given: int) -> None:
+        server = lab.server()
+        server.put("ask", executor_config={"command": "ulimit -Sn", "shell": "true"})
+        server.run("ask")
+        (ended,) = server.ended("ask")
+        assert ended["output"] == f"{given}\n"
 
     def test_a_demand_that_is_repeated_runs_once(self, lab: Lab) -> None:
         server = lab.server()
