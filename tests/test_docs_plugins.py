@@ -64,13 +64,3 @@ def test_the_tutorial_shows_the_example_as_it_is() -> None:
     assert [name.removeprefix(EXAMPLE) for name, _ in shown] == ["/pyproject.toml", "/dkron_disk_executor/__init__.py"]
     for name, text in shown:
         assert (ROOT / name).read_text(encoding="utf-8") == text + "\n"
-
-
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")) + sorted(ROOT.glob("*.md")), ids=lambda page: page.name)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
-        assert (page.parent / target).exists(), target
-    headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
-    anchors = {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
-    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
