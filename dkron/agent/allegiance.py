@@ -57,7 +57,7 @@ class Allegiance:
         self._leader: Uplink | None = None
         self._term = 0  # in which `_leader` leads
         self._linked_anew = False  # with `_leader`, from which nothing came since
-        self._store_revision = 0
+        self._store_revision = 0  # the newest that a server told of in the present term
         self._strange = False  # the cluster that we belong to is gone, and we may join another
         self.uplinks: Final = Uplinks(settings, clock, self, session)
 
@@ -144,6 +144,8 @@ class Allegiance:
         same = term == self._term and self._leader is not None and self._leader.open
         if same and not self._linked_anew:
             return False  # also when frames of the leader come over another server, for one hop
+        if term != self._term:
+            self._store_revision = 0
         if not same:
             logger.info("server %s leads, or speaks for the leader", uplink.server, extra={"term": term})
         self._leader, self._term, self._linked_anew = uplink, term, False

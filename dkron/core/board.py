@@ -6,7 +6,7 @@ echoes; when it stops leading it lists everything again. All values are JSON.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,6 +19,7 @@ PREFIX = "c/"
 LEADER = "c/leader"
 CLUSTER = "c/cluster"
 EXECUTORS = "c/executors"
+SERVERS = "c/servers/"
 JOBS, STATE, RUNS, OUTBOX = "c/jobs/", "c/state/", "c/runs/", "c/outbox/"
 OWN = (JOBS, STATE, RUNS, OUTBOX)  # written by the leader alone
 
@@ -40,6 +41,13 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     term: int = 0
 
 
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of a server's own key, which vanishes with its lease: its incarnation, and where others link to it."""
+
+    nonce: str
+    link: str
+
+
 class Place(NamedTuple):
     """Where a live run is to be found."""
 
@@ -55,30 +63,49 @@ class Board:
         self.open: dict[
             str, dict[Place, None]
         ] = {}  # by node: live runs with an execution there, oldest first; others hold these
+        self.highest_term = 0  # of all leaders seen
+        self.highest_revision = 0  # since then: a store below it was restored to its past (R3)
         self.clear()
 
     def clear(self) -> None:
         """Forget everything, before listing again."""
         self.revision = 0
         self.desks: dict[str, Desk] = {}
+        self.outbox: dict[str, tuple[Notice, int]] = {}
+        self._clear_others()
+        for places in self.open.values():
+            places.clear()
+        self._children: dict[str, set[str]] = {}
+
+    def _clear_others(self) -> None:
         self.leader: Leader | None = None
         self.leader_revision = 0
         self.cluster: Cluster | None = None
         self.cluster_revision = 0
         self.executors: dict[str, dict[str, Any]] = {}  # with the schema of each: what nodes told, so that jobs can be checked
         self.executors_revision = 0
-        self.outbox: dict[str, tuple[Notice, int]] = {}
-        for places in self.open.values():
-            places.clear()
-        self._children: dict[str, set[str]] = {}
+        self.servers: dict[str, Server] = {}
 
     def load(self, listing: Listing) -> None:
-        """Take over a listing of everything."""
+        """Take over a listing of everything.
+
+        What has the revision that is known already stays as it is: after a leadership that is nearly all. But a store that was
+        restored to its past (R3) may have other values under the same revisions.
+        """
         names = list(self.desks)
-        self.clear()
-        for entry in listing.entries:
+        if listing.revision < self.revision:
+            self.clear()
+        for desk in list(self.desks.values()):
+            desk.forget()
+        known = {key: revision for desk in self.desks.values() for key, revision in _revisions(desk)}
+        known |= {OUTBOX + key: revision for key, (_, revision) in self.outbox.items()}
+        changed = [entry for entry in listing.entries if known.pop(entry.key, 0) != entry.revision]
+        self._clear_others()
+        for key in known.keys() - {entry.key for entry in changed}:
+            self._apply(key, None, 0)
+        for entry in changed:
             self._apply(entry.key, entry.value, entry.revision)
-        self.revision = listing.revision
+        self._move(listing.revision)
         for name in {*names, *self.desks}:
             self.on_change(name)
 
@@ -89,7 +116,11 @@ class Board:
                 self._apply(change.key, change.value, change.revision)
                 if change.key.startswith((JOBS, STATE)):
                     self.on_change(change.key.split("/", 2)[2])
-            self.revision = max(self.revision, change.revision)
+            self._move(max(self.revision, change.revision))
+
+    def _move(self, revision: int) -> None:
+        self.revision = revision
+        self.highest_revision = max(self.highest_revision, revision)
 
     def adopt(self, draft: Draft, revision: int) -> None:
         """Take over what the leader has just committed."""
@@ -182,12 +213,24 @@ class Board:
         elif key.startswith(OUTBOX):
             self._set_notice(key[len(OUTBOX) :], value, revision)
         elif key == LEADER:
-            self.leader, self.leader_revision = (_leader(value), revision) if value else (None, 0)
+            self._set_leader(_leader(value) if value else None, revision)
         elif key == CLUSTER and value:
             self.cluster, self.cluster_revision = _cluster(value), revision
-
+        elif key.startswith(SERVERS):
+            self._set_server(key[len(SERVERS) :], value)
         elif key == EXECUTORS and value:
             self.executors, self.executors_revision = msgspec.json.decode(value), revision
+
+    def _set_leader(self, leader: Leader | None, revision: int) -> None:
+        self.leader, self.leader_revision = leader, revision if leader else 0
+        if leader is not None and leader.term > self.highest_term:
+            self.highest_term, self.highest_revision = leader.term, revision
+
+    def _set_server(self, name: str, value: bytes | None) -> None:
+        if value is None:
+            self.servers.pop(name, None)
+        else:
+            self.servers[name] = _server(value)
 
     def _set_notice(self, notice_id: str, value: bytes | None, revision: int) -> None:
         if value is None:
@@ -196,9 +239,20 @@ class Board:
             self.outbox[notice_id] = (_notice(value), revision)
 
 
+def _revisions(desk: Desk) -> Iterator[tuple[str, int]]:
+    """Go through the keys that a desk shows."""
+    if desk.job is not None:
+        yield JOBS + desk.name, desk.job_revision
+    if desk.state is not None:
+        yield STATE + desk.name, desk.state_revision
+    for key, held in (desk.runs or {}).items():
+        yield f"{RUNS}{desk.name}/{key}", held.revision
+
+
 _job = msgspec.json.Decoder(Job).decode
 _state = msgspec.json.Decoder(JobState).decode
 _run = msgspec.json.Decoder(Run).decode
 _notice = msgspec.json.Decoder(Notice).decode
 _leader = msgspec.json.Decoder(Leader).decode
+_server = msgspec.json.Decoder(Server).decode
 _cluster = msgspec.json.Decoder(Cluster).decode

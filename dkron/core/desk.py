@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from dkron.core.errors import InvalidInputError
+from dkron.core.messages import Report
 from dkron.core.models import Execution, Job, JobState, Notice, Record, Run, Skips, Status
 from dkron.core.policy import due_after, schedule_of
 from dkron.cron.schedule import Schedule
@@ -65,6 +66,12 @@ class Desk:
         elif self.runs and self.runs.pop(run_id, None):
             self.runs = self.runs or None
 
+    def forget(self) -> None:
+        """Forget what only a leader knows: what was said, planned and begun."""
+        self.started = self.inbox = None
+        self.wake = self.blocked = 0
+        self.busy = False
+
     def live(self) -> Iterator[Run]:
         """Go through the live runs."""
         return (held.run for held in (self.runs or {}).values())
@@ -113,6 +120,7 @@ class Draft:
         self.births: list[Run] = []  # runs of other jobs: dependents
         self.notices: list[Notice] = []
         self.skipped: list[Skips] = []
+        self.late: list[Report] = []  # results of what was given up as lost
         self.answers: list[tuple[str, str]] = []  # (agent, execution id): results that are safe once this is committed
 
     def due(self, cursor: int) -> int | None:

@@ -1,7 +1,8 @@
 """Leadership: one server acts, under a fence that the store checks (R1) and a term that agents check (R3).
 
 The fence is the mod revision of the leader key, which is written only to take leadership and deleted only by its owner.
-Leadership is never resumed: a server that lost it, or doubts it for too long, wins it again.
+Leadership is never resumed: a server that lost it, or doubts it for too long, wins it again. A leader whose lease lives is
+replaced only where `Fellows` takes it for dead; a server whose clock is wrong neither stands nor leads (R12).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from dkron.core.board import CLUSTER, LEADER, Board, Cluster, Leader, encode
 from dkron.core.clock import MILLISECOND, SECOND, Clock
 from dkron.core.errors import GuardFailedError, StoreError
+from dkron.core.fellows import Fellows
 from dkron.core.interfaces import Coordinator, Lease
 from dkron.core.membership import Members
 from dkron.core.messages import VALID
@@ -25,15 +27,16 @@ class Leadership:
     """The time during which this server leads.
 
     `takeover` is the boot time at which it saw its own key committed; `checked` the boot time of issue of its last successful
-    fenced store call (R4).
+    fenced store call (R4). `restored` tells that the store had been restored to its past when it began (R3).
     """
 
-    def __init__(self, fence: int, term: int, takeover: int, lease: Lease) -> None:
+    def __init__(self, fence: int, term: int, takeover: int, lease: Lease, *, restored: bool = False) -> None:
         self.fence = fence
         self.term = term
         self.takeover = takeover
         self.checked = takeover
         self.lease = lease
+        self.restored = restored
 
     def confirm(self, issued: int) -> None:
         """Note a successful fenced store call."""
@@ -51,20 +54,33 @@ class Election:
         coordinator: the store.
         clock: this server's clocks.
         board: its copy of the store, which shows the leader key.
-        members: for the highest term that anybody reports.
+        members: for the highest term and store revision that anybody reports, and the time of the others' clocks.
+        fellows: the other servers.
         server: its name.
         nonce: its incarnation.
+        expect: how many servers have to be there before the first election of all.
     """
 
     def __init__(
-        self, *, coordinator: Coordinator, clock: Clock, board: Board, members: Members, server: str, nonce: str
+        self,
+        *,
+        coordinator: Coordinator,
+        clock: Clock,
+        board: Board,
+        members: Members,
+        fellows: Fellows,
+        server: str,
+        nonce: str,
+        expect: int = 0,
     ) -> None:
         self._coordinator = coordinator
         self._clock = clock
         self._board = board
         self._members = members
+        self._fellows = fellows
         self._server = server
         self._nonce = nonce
+        self._expect = expect
 
     async def found(self) -> None:
         """Make the cluster id, if the store has none."""
@@ -77,9 +93,30 @@ class Election:
             self._board.cluster, self._board.cluster_revision = cluster, revision
 
     def may_stand(self) -> bool:
-        """Tell whether the leader key is free, or held by this server's own older incarnation."""
+        """Tell whether the leader key is free, or may be taken: from this server's own past, or from one taken for dead."""
+        self._fellows.look(self._clock.boot())
         leader = self._board.leader
-        return leader is None or (leader.server == self._server and leader.nonce != self._nonce)
+        if self._unfit:
+            return False
+        if leader is None:
+            return self._gathered()
+        return leader.server == self._server or self._fellows.may_replace(leader)
+
+    @property
+    def _unfit(self) -> bool:
+        """Tell whether this server's clock is wrong, and another one can lead (R12)."""
+        return self._members.clock_is_off and bool(self._board.servers.keys() - {self._server})
+
+    def _gathered(self) -> bool:
+        """Tell whether the servers that a new cluster begins with are there."""
+        cluster = self._board.cluster
+        return cluster is None or cluster.term > 0 or len(self._board.servers) >= self._expect
+
+    def replaced(self, before: Leader | None) -> None:
+        """Note that the leader key has changed: who takes over from another one makes all more patient for a while."""
+        after = self._board.leader
+        if before is not None and after is not None and before.server != after.server:
+            self._fellows.took_over(self._clock.boot())
 
     async def stand(self) -> Leadership | None:
         """Try to take leadership; None if somebody else was faster. Raises `StoreError` if the store does not answer."""
@@ -90,6 +127,7 @@ class Election:
         # What the board shows now is what this decision rests on: it moves on while the lease is granted.
         guards = {LEADER: self._board.leader_revision, CLUSTER: self._board.cluster_revision}
         term = max(cluster.term, self._board.leader.term if self._board.leader else 0, self._members.highest_term) + 1
+        seen = self._seen(max(cluster.term, self._board.leader.term if self._board.leader else 0))
         lease = await self._coordinator.lease(TTL)
         leader = Leader(server=self._server, nonce=self._nonce, term=term)
         try:
@@ -99,15 +137,24 @@ class Election:
         except GuardFailedError:
             await lease.revoke()
             return None
-        return Leadership(fence, term, takeover, lease)
+        return Leadership(fence, term, takeover, lease, restored=fence <= seen)
+
+    def _seen(self, term: int) -> int:
+        """Return the newest revision of the store that anybody saw, in this term or later."""
+        return max(self._board.highest_revision, self._members.highest_revision(term))
 
     async def keep(self, leadership: Leadership) -> None:
-        """Keep the lease alive and the validity fresh; return when leadership is lost."""
+        """Keep the lease alive and the validity fresh; return when leadership is lost, or of no use any more.
+
+        It is of no use when an agent knows a higher term, when this server's clock is wrong, or when the store was restored to
+        its past meanwhile: it is behind what was seen before it was asked.
+        """
         kept = self._clock.boot()
-        while True:
-            issued = self._clock.boot()
+        while self._members.highest_term <= leadership.term and not self._unfit:
+            issued, seen = self._clock.boot(), self._seen(leadership.term)
             try:
-                await self._coordinator.commit({LEADER: leadership.fence}, {})
+                if await self._coordinator.commit({LEADER: leadership.fence}, {}) < seen:
+                    return
                 leadership.confirm(issued)
                 if issued - kept >= TTL // 4:
                     await leadership.lease.keep()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from dkron.core.messages import Report
 from dkron.core.models import Notice, Record, Skips
 
 
@@ -215,6 +216,9 @@ class Saver(Protocol):
 
     def save(self, records: list[tuple[Record, bytes | None]], done: Callable[[], None]) -> None:
         """Save them, however long it takes; then call `done`."""
+
+    def late(self, said: Report) -> None:
+        """Keep a result that came after its execution was recorded as lost, as that record's `late_result` (R8)."""
 
 
 class Observer(Protocol):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from dkron.core import policy
+from dkron.core import policy, records
 from dkron.core.clock import SECOND
 from dkron.core.desk import Draft
 from dkron.core.membership import Peer
@@ -23,9 +23,7 @@ from dkron.core.messages import Outcome, Report, State
 from dkron.core.models import (
     Execution,
     Job,
-    Notice,
     Reason,
-    Record,
     Run,
     Skips,
     Status,
@@ -53,6 +51,8 @@ def report(draft: Draft, run_id: str, said: Report, world: World) -> None:
     execution = next((e for e in run.executions if e.id == said.id), None) if run else None
     if said.state in ENDED:
         draft.answers.append((said.agent, said.id))
+    if said.state is State.FINISHED and (execution is None or execution.status is Status.LOST):
+        draft.late.append(said)
     if run is None or execution is None or journal_of(execution.agent) != journal_of(said.agent):
         return
     if execution.status is Status.LOST and said.state not in {State.ARMED, State.RUNNING}:
@@ -119,6 +119,8 @@ def _not_started(draft: Draft, run: Run, execution: Execution, why: str, world: 
     if policy.stopped(run, execution):
         ended = replace(execution, status=Status.STOPPED, reason="stopped before its start", finished_at=world.now)
         finish(draft, run, ended, world)
+    elif execution.start_at <= world.restored and run.fence != world.fence:  # its agent may have forgotten it after its end
+        _lost(draft, run, execution, "the store was restored to a time before its end", world)
     elif run.revoking:
         _taken_back(draft, set_execution(draft, run, replace(execution, status=Status.REVOKED, reason=why)), world)
     else:
@@ -206,7 +208,7 @@ def finish(draft: Draft, run: Run, ended: Execution, world: World, said: Report 
     if ended.status is Status.SKIPPED and all(e.status is Status.REVOKED or e.id == ended.id for e in run.executions):
         skip(draft, job, Skips(reason=Reason(ended.reason), first=run.group, last=run.group))
     else:
-        draft.records.append((record(run, ended, said), said.output if said else None))
+        draft.records.append((records.record(run, ended, said), said.output if said else None))
     again = policy.tries_again(job, run, ended)
     run = set_execution(draft, run, replace(ended, retried=again))
     _count(draft, ended)
@@ -250,7 +252,7 @@ def _close(draft: Draft, job: Job, run: Run, world: World) -> None:
     if status and draft.state.status != status:
         draft.state = replace(draft.state, status=status)
     if world.notify and status:
-        draft.notices.append(_notice(job, run, status, world))
+        draft.notices.append(records.notice(job, run, status, world))
     if status == "success":
         _succeeded(draft, job, run, world)
     if lingers(draft, run, world):
@@ -343,55 +345,5 @@ def end_skips(draft: Draft, job: Job) -> None:
     """Send a complete row of skips to history."""
     state = draft.state
     if state is not None and state.skips is not None:
-        draft.records.append((skips_record(job, state.skips), None))
+        draft.records.append((records.of_skips(job, state.skips), None))
         draft.state = replace(state, skips=None)
-
-
-def record(run: Run, ended: Execution, said: Report | None = None) -> Record:
-    """Return what history keeps of an execution."""
-    stop = next((stop for stop in run.stops if stop.execution in {"", ended.id}), None)
-    return Record(
-        id=ended.id,
-        job=run.job,
-        uid=run.uid,
-        group=run.group,
-        node=ended.node,
-        attempt=ended.attempt,
-        trigger=run.trigger,
-        status=ended.status,
-        reason=ended.reason,
-        scheduled_at=ended.start_at,
-        started_at=ended.started_at,
-        finished_at=ended.finished_at,
-        stopped_by=stop.by if stop and ended.status is Status.STOPPED else "",
-        output_size=said.output_size if said else 0,
-        output_cut=said.output_cut if said else False,
-    )
-
-
-def skips_record(job: Job, skips: Skips) -> Record:
-    """Return what history keeps of equal skips in a row: one record."""
-    return Record(
-        id=f"{skips.first}-skipped-{job.uid[:8]}",
-        job=job.name,
-        uid=job.uid,
-        group=skips.first,
-        status=Status.SKIPPED,
-        reason=skips.reason,
-        scheduled_at=skips.first,
-        finished_at=skips.last,
-        skips=skips,
-    )
-
-
-def _notice(job: Job, run: Run, status: str, world: World) -> Notice:
-    return Notice(
-        id=f"{run.id}-{job.name}",
-        job=job.name,
-        group=run.group,
-        trigger=run.trigger,
-        status=status,
-        executions=run.executions,
-        created_at=world.now,
-        owner_email=job.owner_email,
-    )

@@ -18,6 +18,7 @@ from dkron.core.models import Member, MemberStatus
 SILENT = 2 * SECOND  # four heartbeats
 UNLINKED = 1 * SECOND  # how long a closed link may take to come back before the node counts as failed
 FORGET = 24 * 3600 * SECOND  # how long left and failed nodes stay listed
+CLOCK_OFF = 1 * SECOND  # of R12
 OPEN_PER_PLACE = 10  # armed and running executions for each place of a node, beyond which the leader orders no more
 
 
@@ -113,6 +114,11 @@ class Members:
         self._matching.clear()
         return peer
 
+    def highest_revision(self, term: int) -> int:
+        """Return the newest revision of the store that agents were told of in this term or later (R3)."""
+        told = (peer.hello.store_revision for peer in self._peers.values() if peer.hello.term >= term)
+        return max(told, default=0)
+
     def heartbeat(self, agent: str, beat: Heartbeat, *, boot: int, wall: int) -> None:
         """Note that an incarnation is alive, and how busy it is."""
         peer = self._agents.get(agent)
@@ -187,10 +193,15 @@ class Members:
         """Return the executors that nodes told of, with their schemas."""
         return {name: schema for peer in self._peers.values() for name, schema in peer.hello.executors.items()}
 
+    @property
+    def clock_is_off(self) -> bool:
+        """Tell whether this server's clock is wrong by more than a second, by the majority of at least three (R12)."""
+        return abs(self.offset) > CLOCK_OFF
+
     def _median_offset(self) -> int:
-        """Return the median over all clocks that are alive; below 20 ms it is the network, not a clock."""
+        """Return the median over all clocks that are alive, of three at least; below 20 ms it is the network, not a clock."""
         offsets = [peer.offset for peer in self._peers.values() if peer.status is MemberStatus.ALIVE]
-        offset = median_low([*offsets, 0]) if len(offsets) > 1 else 0
+        offset = median_low(offsets) if len(offsets) > 2 else 0  # noqa: PLR2004 - of two, nobody knows which is wrong
         return offset if abs(offset) > 20 * MILLISECOND else 0
 
     def _set(self, peer: Peer, status: MemberStatus) -> None:

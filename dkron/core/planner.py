@@ -27,6 +27,7 @@ def wake(draft: Draft, world: World) -> None:
         if draft.room:
             _tend(draft, run, world)
     if draft.job is not None and draft.state is not None and world.claims:
+        _pass_over(draft, draft.job, world.restored)
         _catch_up(draft, draft.job, world)
         _claim(draft, world, world.now + LOOKAHEAD, draft.room)
     elif draft.job is not None and draft.state is not None:
@@ -155,6 +156,16 @@ def _within(job: Job, now: int) -> bool:
 
 
 # --- what is due ----------------------------------------------------------------------------------------------------------
+
+
+def _pass_over(draft: Draft, job: Job, restored: int) -> None:
+    """Skip what fell due while the store had a later state, now lost: it may have run (R3)."""
+    state = draft.state
+    assert state is not None
+    if state.cursor < restored:
+        if unknown := policy.missed(draft.due, state.cursor, restored, Reason.STORE_RESTORED):
+            ledger.skip(draft, job, unknown)
+        draft.state = replace(draft.state or state, cursor=restored)
 
 
 def _catch_up(draft: Draft, job: Job, world: World) -> None:

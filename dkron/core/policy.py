@@ -76,7 +76,7 @@ def last_due(due: Next, after: int, until: int) -> int | None:
         step *= 2
 
 
-def missed(due: Next, cursor: int, end: int) -> Skips | None:
+def missed(due: Next, cursor: int, end: int, reason: Reason = Reason.MISSED) -> Skips | None:
     """Return what fell due in (cursor, end], as one row of skips."""
     first = due(cursor)
     if first is None or first > end:
@@ -84,9 +84,9 @@ def missed(due: Next, cursor: int, end: int) -> Skips | None:
     last, count = first, 1
     while (instant := due(last)) is not None and instant <= end:
         if count == COUNTED:
-            return Skips(reason=Reason.MISSED, first=first, last=end, count=count, more=True)
+            return Skips(reason=reason, first=first, last=end, count=count, more=True)
         last, count = instant, count + 1
-    return Skips(reason=Reason.MISSED, first=first, last=last, count=count)
+    return Skips(reason=reason, first=first, last=last, count=count)
 
 
 def stopped(run: Run, execution: Execution) -> bool:

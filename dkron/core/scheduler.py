@@ -82,7 +82,7 @@ class Scheduler:
         self._heap: list[tuple[int, str]] = []
         self._ready: deque[Desk] = deque()
         self._bell = asyncio.Event()
-        self._since = 0
+        self._since = self._restored = 0
         self._asked_again = 0
         self._resting = False
 
@@ -110,6 +110,7 @@ class Scheduler:
             leadership=leadership, board=self._board, members=self._members, clock=self._clock, now=self.now, send=self._send
         )
         self._heap, self._ready, self._since, self._skew = [], deque(), self.now(), self.now() - self._clock.boot()
+        self._restored = self._since + LOOKAHEAD if leadership.restored else 0
         for name in list(self._board.desks):
             self.wake(name)
         self._dispatch.ask_everybody()
@@ -273,6 +274,7 @@ class Scheduler:
             children=self._board.children,
             notify=self._notify,
             claims=not self._resting,
+            restored=self._restored,
         )
 
     def _decide(self, desk: Desk, world: World) -> None:
@@ -298,6 +300,8 @@ class Scheduler:
             return
         desk.blocked = draft.blocked
         desk.busy = True
+        for said in draft.late:
+            self._saver.late(said)
         written = partial(self._write, draft, answers)
         if draft.records:
             self._saver.save(draft.records, written)

@@ -19,7 +19,8 @@ class World(NamedTuple):
 
     `now` is reference time, `boot` the leader's boot clock at the same moment, `since` the reference time from which on this
     leader could decide without a gap, `takeover` the boot time at which it saw its own leader key. `claims` is False in a server
-    that is about to stop: due instants are left to the next leader.
+    that is about to stop: due instants are left to the next leader. `restored` is 0, or the reference time up to which a store
+    that was restored to its past does not know what became of the dues (R3).
     """
 
     now: int
@@ -32,6 +33,7 @@ class World(NamedTuple):
     children: Callable[[str], Sequence[Job]]
     notify: bool
     claims: bool = True
+    restored: int = 0
 
     def place(self, job: Job, count: int | None = None, without: frozenset[str] = frozenset()) -> list[Peer] | Reason:
         """Choose the nodes that run a job now, or say why there are none."""

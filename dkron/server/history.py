@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from dkron.core import ledger
+from dkron.core import records
 from dkron.core.board import Board
 from dkron.core.desk import Desk
 from dkron.core.errors import NotFoundError
@@ -26,7 +26,7 @@ class History:
         desk = self._desk(job)
         found = {record.id: record for record in await self._results.list(job) if desk.job and record.uid == desk.job.uid}
         if desk.job and desk.state and desk.state.skips:
-            row = ledger.skips_record(desk.job, desk.state.skips)
+            row = records.of_skips(desk.job, desk.state.skips)
             found[row.id] = row
         for record in _live(desk):
             if record.started_at:
@@ -39,7 +39,7 @@ class History:
         record = await self._results.get(job, execution)
         live = record or next((live for live in _live(desk) if live.id == execution), None)
         if live is None and desk.job and desk.state and desk.state.skips:
-            row = ledger.skips_record(desk.job, desk.state.skips)
+            row = records.of_skips(desk.job, desk.state.skips)
             live = row if row.id == execution else None
         if live is None:
             raise NotFoundError(f"job {job} has no execution {execution}")
@@ -71,4 +71,4 @@ def _live(desk: Desk) -> Iterator[Record]:
 def _record(desk: Desk, run: Run, execution: Execution) -> Record:
     started = execution.started_at or (desk.started or {}).get(execution.id, 0)
     status = Status.RUNNING if started else execution.status
-    return ledger.record(run, replace(execution, status=status, started_at=started))
+    return records.record(run, replace(execution, status=status, started_at=started))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
 from dkron.core.board import PREFIX, Board
-from dkron.core.clock import MILLISECOND, Clock
+from dkron.core.clock import MILLISECOND, SECOND, Clock
 from dkron.core.election import Election, Leadership
 from dkron.core.errors import StoreError
+from dkron.core.fellows import LOOK
 from dkron.core.interfaces import Coordinator
 from dkron.core.scheduler import Scheduler
 from dkron.server.outbox import Outbox
@@ -65,17 +67,28 @@ class Leading:
             leader = self._board.leader
             self._board.apply(changes, leading=self._scheduler.leads)
             if self._board.leader != leader:
+                self._election.replaced(leader)
                 self._tell()
             self._moved.set()
 
     async def _stand(self) -> None:
-        """Stand whenever the leader key is free, and lead as long as it is ours."""
+        """Stand whenever leadership may be taken, and lead as long as it is ours."""
         while True:
             self._moved.clear()
             if self._election.may_stand() and (leadership := await self._election.stand()):
                 await self._lead(leadership)
                 return  # what others wrote meanwhile is to be listed anew
-            await self._moved.wait()
+            await self._news(LOOK)
+
+    async def _news(self, longest: int) -> None:
+        """Wait until the board has moved, or for that long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(longest / SECOND):
+                await self._moved.wait()
+
+    def nudge(self) -> None:
+        """Look at once whether leadership may be taken."""
+        self._moved.set()
 
     async def _lead(self, leadership: Leadership) -> None:
         keeping = asyncio.create_task(self._election.keep(leadership))

@@ -18,6 +18,7 @@ from dkron.core.board import EXECUTORS, LEADER, Board, encode
 from dkron.core.clock import SystemClock
 from dkron.core.election import Election
 from dkron.core.errors import InvalidInputError, StoreError
+from dkron.core.fellows import Fellows
 from dkron.core.membership import Members
 from dkron.core.messages import ToAgent
 from dkron.core.models import Notice, Skips
@@ -76,6 +77,8 @@ class Node:
         self._stores = stores.choose(settings, self._plugins)
         self._board = Board()
         self._members = Members()
+        self._fellows = Fellows()
+        self._nonce = secrets.token_hex(8)
         self._saver = ResultSaver(self._stores.results, self._clock, settings.kept)
         self._catalogue = Catalogue(self._plugins, self._board, self._members)
         self._scheduler = self._make_scheduler()
@@ -107,8 +110,10 @@ class Node:
             clock=self._clock,
             board=self._board,
             members=self._members,
+            fellows=self._fellows,
             server=self._settings.node_name,
-            nonce=secrets.token_hex(8),
+            nonce=self._nonce,
+            expect=self._settings.bootstrap_expect,
         )
         outbox = Outbox(
             coordinator=self._stores.coordinator, clock=self._clock, board=self._board, notifiers=self._plugins.notifiers()

@@ -8,10 +8,13 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from dkron.core.clock import MILLISECOND, SECOND, Clock
 from dkron.core.errors import StoreError
 from dkron.core.interfaces import ResultStore, Retention
-from dkron.core.models import Record
+from dkron.core.messages import Report
+from dkron.core.models import Record, Status
 
 PATIENCE: Final = 5 * SECOND  # how long a commit waits for a store of results that fails
 TRY_AGAIN: Final = 250 * MILLISECOND
@@ -43,6 +46,16 @@ class ResultSaver:
         self._waiting.append((records, done))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def late(self, said: Report) -> None:
+        """Note in the record of what was lost how it ended after all."""
+        self._chore(self._note(said), f"the late result of {said.id} could not be kept")
+
+    async def _note(self, said: Report) -> None:
+        record = await self._results.get(said.job, said.id)
+        if record is not None and record.status is Status.LOST:
+            late = replace(record, late_result=str(said.outcome), output_size=said.output_size, output_cut=said.output_cut)
+            await self._results.save([(late, said.output)])
 
     def forget(self, job: str) -> None:
         """Delete the history of a job that is gone."""

@@ -73,6 +73,13 @@ class TestOrder:
         assert (order.executor, order.config) == ("sim", {"command": "true"})
         assert (order.start_in, order.expires_in, order.timeout, order.self_stop) == (SECOND, 4 * SECOND, 7 * SECOND, 0)
 
+    def test_r3_what_a_restored_store_shows_is_not_ordered_again(self) -> None:
+        lead = Lead(make_job(schedule="@manually"))
+        execution = lead.run_now()
+        lead.leadership.restored, lead.leadership.fence = True, lead.fence + 1
+        lead.dispatch.question(lead.run, execution)
+        assert [type(message) for _, message in lead.said] == [Cancel]
+
     def test_r11_a_forbid_job_is_told_when_to_end_alone(self) -> None:
         lead = Lead(make_job(schedule="@manually", concurrency="forbid", lost_after="30s"))
         execution = lead.run_now()

@@ -212,19 +212,24 @@ class TestR12Clocks:
         return members.offset
 
     def test_reference_time_is_the_median_of_all_clocks(self, members: Members) -> None:
-        assert self.offset(members, 3 * SECOND, 3 * SECOND) == 3 * SECOND
+        assert self.offset(members, 0, 3 * SECOND, 3 * SECOND) == 3 * SECOND
+        assert members.clock_is_off
 
-    def test_one_clock_alone_says_nothing(self, members: Members) -> None:
-        assert self.offset(members, 3 * SECOND) == 0
+    def test_a_clock_that_is_behind_is_as_wrong_as_one_ahead(self, members: Members) -> None:
+        assert self.offset(members, 0, -3 * SECOND, -3 * SECOND) == -3 * SECOND
+
+    def test_of_two_nobody_knows_which_is_wrong(self, members: Members) -> None:
+        assert self.offset(members, 0, 3 * SECOND) == 0
 
     def test_a_single_wrong_clock_is_outvoted(self, members: Members) -> None:
-        assert self.offset(members, 3600 * SECOND, 0) == 0
+        assert self.offset(members, 3600 * SECOND, 0, 0) == 0
+        assert not members.clock_is_off
 
     def test_what_is_below_20_ms_is_the_network(self, members: Members) -> None:
-        assert self.offset(members, 20 * MILLISECOND, 20 * MILLISECOND) == 0
+        assert self.offset(members, *[20 * MILLISECOND] * 3) == 0
 
     def test_clocks_of_failed_nodes_do_not_count(self, members: Members) -> None:
-        self.offset(members, 3 * SECOND, 3 * SECOND)
+        self.offset(members, *[3 * SECOND] * 3)
         members.tick(BOOT + SILENT + 1)
         members.tick(BOOT + SILENT + 2)
         assert members.offset == 0

@@ -13,6 +13,38 @@ from dkron.core.models import Reason, Run, Status, Trigger
 NEVER = [State.VOID, State.REFUSED, State.UNKNOWN]
 
 
+class TestR3RestoredStore:
+    """The store was restored to its past: what it has forgotten may have happened."""
+
+    def test_what_fell_due_before_is_skipped_as_such(self) -> None:
+        scene = Scene(make_job())
+        scene.forward(10 * SECOND)
+        scene.restored = scene.now + LOOKAHEAD
+        scene.wake()
+        skips = scene.desk.state.skips if scene.desk.state else None
+        assert skips is not None
+        assert (skips.reason, skips.count) == (Reason.STORE_RESTORED, 12)
+        assert scene.runs == []
+        scene.forward(SECOND)
+        scene.wake()
+        assert [run.group for run in scene.runs] == [NOW + 13 * SECOND]
+
+    def test_an_agent_that_knows_nothing_may_have_forgotten_the_end(self) -> None:
+        scene = start()
+        execution = scene.execution
+        scene.fence, scene.restored = 8, scene.now
+        scene.report(execution, State.VOID)
+        assert scene.records[execution.id].status is Status.LOST
+        assert scene.runs == []
+
+    def test_what_was_decided_since_is_not_suspect(self) -> None:
+        scene = Scene(make_job(schedule="@manually"))
+        scene.restored = scene.now + LOOKAHEAD
+        scene.decide(lambda draft, world: edits.run_now(draft, NOW, "", world))
+        scene.report(scene.execution, State.VOID)
+        assert statuses(scene) == [Status.REVOKED, Status.ARMED]
+
+
 class TestR5R6Incarnations:
     def test_the_earlier_incarnations_execution_was_never_started(self) -> None:
         scene = start()
@@ -226,6 +258,16 @@ class TestR8FinalIsFinal:
         scene = start()
         for state in (State.ARMED, State.RUNNING, State.UNKNOWN):
             assert scene.report(scene.execution, state).answers == []
+
+    def test_a_result_after_the_loss_is_kept_beside_it(self) -> None:
+        scene = start()
+        execution = scene.execution
+        scene.desk.started = {execution.id: NOW}
+        scene.report(execution, State.UNKNOWN, agent=scene.join("a0", "a0.boot.2"))
+        assert scene.records[execution.id].status is Status.LOST
+        draft = scene.report(execution, outcome=Outcome.SUCCEEDED)
+        assert [said.id for said in draft.late] == [execution.id]
+        assert not draft.changed
 
     def test_a_result_after_the_loss_does_not_count(self) -> None:
         scene = start(concurrency="forbid")

@@ -29,6 +29,10 @@ class Records(Saver):
     def __init__(self) -> None:
         self.saved: list[Record] = []
         self.held: list[Callable[[], None]] | None = None
+        self.lates: list[str] = []
+
+    def late(self, said: Report) -> None:
+        self.lates.append(said.id)
 
     def save(self, records: list[tuple[Record, bytes | None]], done: Callable[[], None]) -> None:
         self.saved += [record for record, _ in records]

@@ -42,6 +42,7 @@ class Scene:
         self.takeover = self.boot - led_for
         self.since = self.now - led_for
         self.fence = 7
+        self.restored = 0
         self.revision = 100
         self.board = Board()
         self.members = Members()
@@ -100,6 +101,7 @@ class Scene:
             children=self.board.children,
             notify=self.notify,
             claims=self.claims,
+            restored=self.restored,
         )
 
     def decide(self, *decisions: Callable[[Draft, World], Any]) -> Draft:

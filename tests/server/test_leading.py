@@ -14,6 +14,7 @@ from dkron.core.board import LEADER, Board
 from dkron.core.clock import SECOND
 from dkron.core.election import TTL, Election
 from dkron.core.errors import StoreUnavailableError
+from dkron.core.fellows import Fellows
 from dkron.core.interfaces import Change, Retention
 from dkron.core.membership import Members
 from dkron.core.scheduler import Scheduler
@@ -52,7 +53,15 @@ class Server:
             coordinator=self.store,
             clock=clock,
             board=self.board,
-            election=Election(coordinator=self.store, clock=clock, board=self.board, members=members, server=name, nonce=nonce),
+            election=Election(
+                coordinator=self.store,
+                clock=clock,
+                board=self.board,
+                members=members,
+                fellows=Fellows(),
+                server=name,
+                nonce=nonce,
+            ),
             scheduler=self.scheduler,
             outbox=Outbox(coordinator=self.store, clock=clock, board=self.board, notifiers={}),
             changed=lambda leader, term: self.told.append((leader, term)),

@@ -12,7 +12,8 @@ from sim import virtual
 from dkron.core.clock import SECOND
 from dkron.core.errors import StoreUnavailableError
 from dkron.core.interfaces import Retention
-from dkron.core.models import Record
+from dkron.core.messages import Outcome, Report, State
+from dkron.core.models import Record, Status
 from dkron.server import saver as module
 from dkron.server.saver import BATCH, FEWEST, PATIENCE, ResultSaver
 
@@ -50,6 +51,43 @@ async def down(operation: Operation) -> None:
 
 async def up(_operation: Operation) -> None:
     return
+
+
+class TestLateResults:
+    """R8: what was lost stays so; what its agent says afterwards is noted."""
+
+    def late(self, status: Status) -> Record | None:
+        found: list[Record | None] = []
+
+        async def story(world: World) -> None:
+            lost = Record(id="x", job="job", uid="u", group=1, status=status)
+            world.saver.save([(lost, None)], lambda: None)
+            await asyncio.sleep(0.1)
+            world.saver.late(Report("a0.b.1", 0, "x", "job", "1-u", State.FINISHED, outcome=Outcome.SUCCEEDED, output=b"end"))
+            await asyncio.sleep(0.1)
+            found.append(await world.results.get("job", "x"))
+            assert await world.results.output("job", "x") == (b"end" if status is Status.LOST else b"")
+
+        tell(story)
+        return found[0]
+
+    def test_it_is_noted(self) -> None:
+        record = self.late(Status.LOST)
+        assert record is not None
+        assert (record.status, record.late_result) == (Status.LOST, "succeeded")
+
+    def test_what_ended_otherwise_is_not_touched(self) -> None:
+        record = self.late(Status.FAILED)
+        assert record is not None
+        assert (record.status, record.late_result) == (Status.FAILED, "")
+
+    def test_what_is_not_known_any_more_is_no_trouble(self) -> None:
+        async def story(world: World) -> None:
+            world.saver.late(Report("a0.b.1", 0, "y", "job", "1-u", State.FINISHED))
+            await asyncio.sleep(0.1)
+            assert await world.results.get("job", "y") is None
+
+        tell(story)
 
 
 class TestOrder:

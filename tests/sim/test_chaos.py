@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from sim import virtual
 from sim.world import Agent, Server, World
 
-from dkron.core import edits, ledger
+from dkron.core import edits, records
 from dkron.core.clock import MILLISECOND, SECOND
 from dkron.core.desk import Draft
 from dkron.core.errors import DkronError, OutcomeUnknownError, StoreUnavailableError
@@ -155,7 +155,7 @@ def _open_row(leader: Server, name: str) -> list[Record]:
     desk = leader.board.desks[name]
     assert desk.job
     assert desk.state
-    return [ledger.skips_record(desk.job, desk.state.skips)] if desk.state.skips else []
+    return [records.of_skips(desk.job, desk.state.skips)] if desk.state.skips else []
 
 
 def _left(leader: Server) -> list[Run]:

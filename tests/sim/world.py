@@ -19,6 +19,7 @@ from dkron.agent.orders import Ended, Orders
 from dkron.core.board import Board
 from dkron.core.clock import SECOND
 from dkron.core.election import Election
+from dkron.core.fellows import Fellows
 from dkron.core.interfaces import Retention
 from dkron.core.membership import Members
 from dkron.core.messages import HEARTBEAT, Ack, Goodbye, Heartbeat, Hello, Order, Outcome, Report, State, ToAgent, Welcome
@@ -119,11 +120,13 @@ class Server:
             notify=True,
             random=world.random,
         )
+        self.fellows = Fellows()
         election = Election(
             coordinator=self.coordinator,
             clock=self.clock,
             board=self.board,
             members=self.members,
+            fellows=self.fellows,
             server=name,
             nonce=f"{world.random.randrange(2**32):08x}",
         )
