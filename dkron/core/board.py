@@ -63,6 +63,7 @@ class Board:
         self.open: dict[
             str, dict[Place, None]
         ] = {}  # by node: live runs with an execution there, oldest first; others hold these
+        self.adopted = 0  # the newest own commit
         self.highest_term = 0  # of all leaders seen
         self.highest_revision = 0  # since then: a store below it was restored to its past (R3)
         self.clear()
@@ -125,6 +126,7 @@ class Board:
     def adopt(self, draft: Draft, revision: int) -> None:
         """Take over what the leader has just committed."""
         desk = draft.desk
+        self.adopted = max(self.adopted, revision)
         if draft.job is not desk.job:
             self.set_job(desk.name, draft.job, revision)
         if draft.state is not desk.state:

@@ -81,6 +81,7 @@ class Election:
         self._server = server
         self._nonce = nonce
         self._expect = expect
+        self._abstains = False
 
     async def found(self) -> None:
         """Make the cluster id, if the store has none."""
@@ -104,13 +105,18 @@ class Election:
 
     @property
     def _unfit(self) -> bool:
-        """Tell whether this server's clock is wrong, and another one can lead (R12)."""
-        return self._members.clock_is_off and bool(self._board.servers.keys() - {self._server})
+        """Tell whether this server is about to stop; or its clock is wrong, and another one can lead (R12)."""
+        others = self._board.servers.keys() - {self._server}
+        return self._abstains or (self._members.clock_is_off and bool(others))
 
     def _gathered(self) -> bool:
         """Tell whether the servers that a new cluster begins with are there."""
         cluster = self._board.cluster
         return cluster is None or cluster.term > 0 or len(self._board.servers) >= self._expect
+
+    def abstain(self) -> None:
+        """Neither stand nor lead any more: the server is about to stop."""
+        self._abstains = True
 
     def replaced(self, before: Leader | None) -> None:
         """Note that the leader key has changed: who takes over from another one makes all more patient for a while."""

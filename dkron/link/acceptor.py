@@ -7,16 +7,16 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from math import ceil
-from typing import Final
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from aiohttp import web
 
 from dkron.addresses import Address
 from dkron.core.clock import SECOND, Clock
 from dkron.core.errors import InvalidInputError, LinkError
-from dkron.core.messages import Goodbye, Hello, Welcome
-from dkron.link.codec import FROM_AGENT, MAX_FRAME, MAX_HELLO
-from dkron.link.dialer import PATH
+from dkron.core.messages import Goodbye, Hello, Intro, Welcome
+from dkron.link.codec import FROM_AGENT, FROM_SERVER, MAX_FRAME, MAX_HELLO, Decoder, Message
+from dkron.link.dialer import PATH, SERVERS_PATH
 from dkron.link.handshake import examine
 from dkron.link.transport import Link
 
@@ -27,8 +27,21 @@ LONGEST_WAIT: Final = 30 * SECOND
 
 OnHello = Callable[[Hello, str, int], Welcome | Goodbye]
 OnLink = Callable[[Link, Hello, str, int], Awaitable[None]]
+OnIntro = Callable[[Intro], Intro | Goodbye]
+OnServer = Callable[[Link, Intro], Awaitable[None]]
+
+Greeting = TypeVar("Greeting", Hello, Intro)
 
 logger = logging.getLogger(__name__)
+
+
+class Door(NamedTuple, Generic[Greeting]):
+    """For whom one path is: what they send, how they begin, and who decides about and serves them."""
+
+    decoder: Decoder
+    kind: type[Greeting]
+    decide: Callable[[Greeting, str, int], Message]
+    serve: Callable[[Link, Greeting, str, int], Awaitable[None]]
 
 
 class Turnstile:
@@ -48,16 +61,29 @@ class Turnstile:
 
 
 class Acceptor:
-    """Listens for agents. `on_hello` decides at once; after a Welcome, `on_link` owns the link until it returns.
+    """Listens for agents and for other servers.
 
-    Nothing runs between the two, so what the first saw still holds when the second begins.
+    `on_hello` decides about an agent at once; after a Welcome, `on_link` owns the link until it returns. `on_intro` and
+    `on_server` do the same for servers, who need not queue with the agents. Nothing runs between the two, so what the first saw
+    still holds when the second begins.
     """
 
-    def __init__(self, *, key: bytes, clock: Clock, on_hello: OnHello, on_link: OnLink) -> None:
+    def __init__(
+        self,
+        *,
+        key: bytes,
+        clock: Clock,
+        on_hello: OnHello,
+        on_link: OnLink,
+        on_intro: OnIntro | None = None,
+        on_server: OnServer | None = None,
+    ) -> None:
         self._key = key
         self._clock = clock
         self._on_hello = on_hello
         self._on_link = on_link
+        self._on_intro = on_intro
+        self._on_server = on_server
         self._turnstile = Turnstile()
         self._pending = 0
         self._admitted: set[web.RequestHandler] = set()
@@ -98,25 +124,30 @@ class Acceptor:
             _abort(connection)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path != PATH:
+        if request.path not in {PATH, SERVERS_PATH}:
             return web.Response(status=404, text=f"Agents link at {PATH}; there is nothing else here.\n")
-        wait = 1 if self._pending >= PENDING else self._turnstile.ask(self._clock.boot())
+        wait = 1 if self._pending >= PENDING else 0
+        if not wait and request.path == PATH:
+            wait = self._turnstile.ask(self._clock.boot())
         if wait:
             return web.Response(status=503, headers={"Retry-After": str(wait)}, text=f"Come back in {wait} s.\n")
         ws = web.WebSocketResponse(timeout=1.0, max_msg_size=MAX_FRAME + 1, compress=False)
         await ws.prepare(request)
-        await self._converse(ws, request)
+        if request.path == PATH:
+            await self._converse(ws, request, Door(FROM_AGENT, Hello, self._decide, self._on_link))
+        else:
+            await self._converse(ws, request, Door(FROM_SERVER, Intro, self._meet, self._serve))
         return ws
 
-    async def _converse(self, ws: web.WebSocketResponse, request: web.BaseRequest) -> None:
+    async def _converse(self, ws: web.WebSocketResponse, request: web.BaseRequest, door: Door[Greeting]) -> None:
         address, port = (ws.get_extra_info("peername") or ("", 0))[:2]
         try:
-            link, hello = await self._examine(ws, address, port)
+            link, greeting = await self._examine(ws, str(Address(address, port)), door)
         except LinkError as error:
             logger.warning("an agent at %s is not taken in: %s", Address(address, port), error)
             await ws.close()
             return
-        answer = self._decide(hello, address, port)
+        answer = door.decide(greeting, address, port)
         link.send(answer)
         if isinstance(answer, Goodbye):
             logger.warning("%s is not taken in: %s", link.peer, answer.reason)
@@ -124,18 +155,17 @@ class Acceptor:
             return
         self._admitted.add(request.protocol)
         try:
-            await self._on_link(link, hello, address, port)
+            await door.serve(link, greeting, address, port)
         finally:
             self._admitted.discard(request.protocol)
             link.abort("the server let go of it")
 
-    async def _examine(self, ws: web.WebSocketResponse, address: str, port: int) -> tuple[Link, Hello]:
+    async def _examine(self, ws: web.WebSocketResponse, peer: str, door: Door[Greeting]) -> tuple[Link, Greeting]:
         self._pending += 1
         try:
             secrets = await examine(ws, self._key)
-            peer = str(Address(address, port))
-            link = Link(ws, sends=secrets.server_seal, receives=secrets.agent_seal, decoder=FROM_AGENT, peer=peer)
-            return link, await _greeted(link)
+            link = Link(ws, sends=secrets.server_seal, receives=secrets.agent_seal, decoder=door.decoder, peer=peer)
+            return link, await _greeted(link, door.kind)
         finally:
             self._pending -= 1
 
@@ -146,25 +176,33 @@ class Acceptor:
             logger.exception("deciding about %s failed", hello.node)
             return Goodbye("the server failed to decide; its log says why")
 
+    def _meet(self, intro: Intro, _address: str, _port: int) -> Intro | Goodbye:
+        return self._on_intro(intro) if self._on_intro else Goodbye("other servers are not expected here", retry=False)
 
-async def _greeted(link: Link) -> Hello:
+    async def _serve(self, link: Link, intro: Intro, _address: str, _port: int) -> None:
+        if self._on_server is not None:
+            await self._on_server(link, intro)
+
+
+async def _greeted(link: Link, kind: type[Greeting]) -> Greeting:
     try:
-        return await _hello(link)
+        return await _greeting(link, kind)
     except LinkError as error:
         link.abort(str(error))
         await link.close()
         raise
 
 
-async def _hello(link: Link) -> Hello:
+async def _greeting(link: Link, kind: type[Greeting]) -> Greeting:
     link.largest = MAX_HELLO
-    match await link.receive():
-        case [Hello() as hello, *rest]:
-            link.largest = MAX_FRAME
-            link.peer = f"{hello.node} at {link.peer}"
-            link.unreceive(rest)
-            return hello
-    raise LinkError("it did not begin with a hello")
+    messages = await link.receive()
+    first = messages[0] if messages else None
+    if not isinstance(first, kind):
+        raise LinkError(f"it did not begin with {'a hello' if kind is Hello else 'an introduction'}")
+    link.largest = MAX_FRAME
+    link.peer = f"{first.node if isinstance(first, Hello) else first.server} at {link.peer}"
+    link.unreceive(messages[1:])
+    return first
 
 
 def _abort(connection: web.RequestHandler) -> None:

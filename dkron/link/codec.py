@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 
 from dkron.core.errors import LinkError
-from dkron.core.messages import FromAgent, ToAgent
+from dkron.core.messages import FromAgent, FromServer, ToAgent
 
-Message = FromAgent | ToAgent
+Message = FromAgent | ToAgent | FromServer
 
 MAX_FRAME: Final = 4 << 20  # bytes; a job fits into 1 MiB, an output into 256 kB
 MAX_HELLO: Final = 1 << 20
@@ -23,9 +23,12 @@ _ARRAY32: Final = b"\xdd"
 
 FROM_AGENT: Final = msgspec.msgpack.Decoder(list[FromAgent])
 TO_AGENT: Final = msgspec.msgpack.Decoder(list[ToAgent])
+FROM_SERVER: Final = msgspec.msgpack.Decoder(list[FromServer])
 _encode: Final = msgspec.msgpack.Encoder().encode
 
-Decoder = msgspec.msgpack.Decoder[list[FromAgent]] | msgspec.msgpack.Decoder[list[ToAgent]]
+Decoder = (
+    msgspec.msgpack.Decoder[list[FromAgent]] | msgspec.msgpack.Decoder[list[ToAgent]] | msgspec.msgpack.Decoder[list[FromServer]]
+)
 
 
 class Sealer:

@@ -85,6 +85,10 @@ class Hub:
         session = self._sessions.get(agent)
         return session.heard if session else 0
 
+    def session(self, agent: str) -> Session | None:
+        """Return a linked agent's session."""
+        return self._sessions.get(agent)
+
     def hello(self, hello: Hello, address: str, port: int) -> Welcome | Goodbye:
         """Decide whether an agent is taken in."""
         holder = self._names.get(hello.node)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
-from dkron.core.board import PREFIX, Board
+from dkron.core.board import LEADER, PREFIX, Board
 from dkron.core.clock import MILLISECOND, SECOND, Clock
 from dkron.core.election import Election, Leadership
 from dkron.core.errors import StoreError
@@ -18,7 +18,8 @@ from dkron.core.scheduler import Scheduler
 from dkron.server.outbox import Outbox
 
 AGAIN: Final = 500 * MILLISECOND
-RESIGNING: Final = 2.0  # seconds at most, on the way out
+PROBE: Final = 500 * MILLISECOND
+RESIGNING: Final = 2 * SECOND  # at most, on the way out
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,10 @@ class Leading:
         self._outbox = outbox
         self._changed = changed
         self._moved = asyncio.Event()
+        self._leadership: Leadership | None = None
         self.ready = asyncio.Event()
         self.trouble = "the server is starting"
+        self._answered = 0  # boot time of issue of the last good call of the store
 
     async def run(self) -> None:
         """Go on until cancelled; then resign."""
@@ -86,6 +89,29 @@ class Leading:
             async with asyncio.timeout(longest / SECOND):
                 await self._moved.wait()
 
+    async def probe(self) -> None:
+        """Ask the store for a sign again and again: only so a server that does not lead knows whether it is there."""
+        while True:
+            issued = self._clock.boot()
+            with suppress(StoreError):
+                await self._coordinator.range(LEADER)
+                self._answered = issued
+            await self._clock.sleep(PROBE)
+
+    def pulse(self) -> tuple[int, int]:
+        """Return the term in which this server leads, or 0; and the age of its last good call of the store."""
+        leadership = self._leadership
+        if leadership is None:
+            return 0, self._clock.boot() - self._answered
+        return leadership.term, self._clock.boot() - leadership.checked
+
+    async def hand_over(self) -> None:
+        """Lead no more, so that another server does; follow on."""
+        self._election.abstain()
+        until = self._clock.boot() + RESIGNING
+        while self._leadership is not None and self._clock.boot() < until:
+            await self._clock.sleep(LOOK)
+
     def nudge(self) -> None:
         """Look at once whether leadership may be taken."""
         self._moved.set()
@@ -99,11 +125,13 @@ class Leading:
                 self._moved.clear()
                 await self._moved.wait()
             log.info("this server leads, in term %d", leadership.term)
+            self._leadership = leadership
             await self._first(keeping, self._scheduler.run(leadership), self._outbox.run(leadership.fence))
         finally:
             keeping.cancel()
+            self._leadership = None
             log.info("this server leads no longer")
-            await asyncio.wait([asyncio.create_task(self._election.resign(leadership))], timeout=RESIGNING)
+            await asyncio.wait([asyncio.create_task(self._election.resign(leadership))], timeout=RESIGNING / SECOND)
 
     def _tell(self) -> None:
         leader = self._board.leader

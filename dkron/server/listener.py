@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from dkron.core.board import Board
+from dkron.core.board import Board, Cluster
 from dkron.core.clock import Clock
 from dkron.core.membership import Members
 from dkron.core.messages import Goodbye, Heartbeat, Hello, Report, Welcome
+from dkron.core.models import MemberStatus
 from dkron.core.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,27 @@ class CoreListener:
             return Goodbye(f"the agent belongs to cluster {hello.cluster}, this server to {cluster.id}", retry=False)
         peer = self._members.hello(hello, address, port, boot=self._clock.boot(), wall=self._clock.wall())
         peer.open = self._board.open.setdefault(hello.node, {})
+        return self.welcome(cluster)
+
+    def welcome(self, cluster: Cluster) -> Welcome:
+        """Return what an agent has to know of this cluster."""
         return Welcome(cluster.id, self._server, self._servers(), self._scheduler.term, self._board.revision)
+
+    def cluster(self) -> Cluster | None:
+        """Return the cluster, once the store has told of it."""
+        return self._board.cluster
+
+    def leader(self) -> str:
+        """Name the server that leads, or ""."""
+        return self._board.leader.server if self._board.leader else ""
+
+    def introduced(self, hello: Hello, address: str, port: int) -> None:
+        """Take in an agent that another server hears, unless this one hears a later worker of its node."""
+        present = self._members.get(hello.node)
+        if present is not None and present.agent != hello.agent and present.status is MemberStatus.ALIVE:
+            return
+        if isinstance(self.hello(hello, address, port), Welcome):
+            self.joined(hello.agent)
 
     def joined(self, agent: str) -> None:
         """Ask an agent whose link is open now about what lives on its node."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from random import Random
 from typing import Final
 
@@ -14,7 +15,7 @@ from aiohttp import web
 from dkron.agent.startup import Workers
 from dkron.api.app import make_app
 from dkron.config import Settings, worker_settings
-from dkron.core.board import EXECUTORS, LEADER, Board, encode
+from dkron.core.board import EXECUTORS, LEADER, Board, Server, encode
 from dkron.core.clock import SystemClock
 from dkron.core.election import Election
 from dkron.core.errors import InvalidInputError, StoreError
@@ -28,15 +29,18 @@ from dkron.plugins.hookspecs import PluginSettings
 from dkron.plugins.manager import PluginManager
 from dkron.server import stores
 from dkron.server.catalogue import Catalogue
+from dkron.server.fellowship import Fellowship
+from dkron.server.forwarding import ClusterService
 from dkron.server.hub import Hub
 from dkron.server.leading import Leading
 from dkron.server.listener import CoreListener
 from dkron.server.outbox import Outbox
+from dkron.server.registration import Registration
+from dkron.server.relay import Relay
 from dkron.server.saver import ResultSaver
-from dkron.server.service import LocalService
 from dkron.server.supervisor import Supervisor
 
-STORE_AGAIN: Final = 1.0  # seconds between attempts to reach the store at the start
+LEAVING: Final = 2.0  # seconds at most, to take the server's key away
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class Node:
 
     def __init__(self, settings: Settings, leave: Callable[[], None]) -> None:
         self._settings = settings
+        self._leave = leave
         self._clock = SystemClock()
         self._tasks: list[asyncio.Task[None]] = []
         self._plugins = PluginManager.load(
@@ -83,10 +88,14 @@ class Node:
         self._catalogue = Catalogue(self._plugins, self._board, self._members)
         self._scheduler = self._make_scheduler()
         self._leading = self._make_leading()
-        self._hub = Hub(self._make_listener(), self._clock)
-        self._acceptor = Acceptor(key=settings.key, clock=self._clock, on_hello=self._hub.hello, on_link=self._hub.serve)
+        self._relay = Relay(self._make_listener(), self._clock)
+        self._hub = self._relay.hub = Hub(self._relay, self._clock)
         self._supervisor = Supervisor(worker_settings(settings), Workers())
         self._service = self._make_service(leave)
+        self._fellowship = self._make_fellowship()
+        self._relay.companions = self._service.leaders = self._fellowship
+        self._acceptor = self._make_acceptor()
+        self._registration = self._make_registration()
         self._api: web.AppRunner | None = None
 
     # --- parts ---
@@ -135,12 +144,48 @@ class Node:
             board=self._board,
             members=self._members,
             scheduler=self._scheduler,
-            servers=lambda: [(self._settings.node_name, str(self._settings.advertised.dialled))],
+            servers=self._servers,
             newcomer=self._remember_executors,
         )
 
-    def _make_service(self, leave: Callable[[], None]) -> LocalService:
-        return LocalService(
+    def _make_fellowship(self) -> Fellowship:
+        return Fellowship(
+            name=self._settings.node_name,
+            nonce=self._nonce,
+            key=self._settings.key,
+            clock=self._clock,
+            board=self._board,
+            fellows=self._fellows,
+            pulse=self._leading.pulse,
+            agents=self._relay.agents,
+            heard=self._relay.heard,
+            beat=self._relay.beat,
+            do=self._service.do,
+            nudge=self._leading.nudge,
+            changed=self._relay.servers_changed,
+        )
+
+    def _make_registration(self) -> Registration:
+        return Registration(
+            self._stores.coordinator,
+            self._clock,
+            name=self._settings.node_name,
+            me=Server(nonce=self._nonce, link=str(self._settings.advertised.dialled)),
+            replaced=self._replaced,
+        )
+
+    def _make_acceptor(self) -> Acceptor:
+        return Acceptor(
+            key=self._settings.key,
+            clock=self._clock,
+            on_hello=self._hub.hello,
+            on_link=self._hub.serve,
+            on_intro=self._fellowship.introduced,
+            on_server=self._fellowship.serve,
+        )
+
+    def _make_service(self, leave: Callable[[], None]) -> ClusterService:
+        return ClusterService(
             node=self._settings.node_name,
             clock=self._clock,
             board=self._board,
@@ -153,7 +198,12 @@ class Node:
         )
 
     def _send(self, agent: str, message: ToAgent) -> bool:
-        return self._hub.send(agent, message)
+        return self._relay.send(agent, message)
+
+    def _servers(self) -> list[tuple[str, str]]:
+        """Return where agents link: to this server in any case, and to all that are registered."""
+        here = {self._settings.node_name: str(self._settings.advertised.dialled)}
+        return sorted((here | {name: server.link for name, server in self._board.servers.items()}).items())
 
     def _remember_executors(self) -> None:
         """Keep what nodes told about executors, so that jobs can be saved while these nodes are away."""
@@ -183,18 +233,24 @@ class Node:
         await self._stores.coordinator.open()
         await self._stores.results.open()
         self._task(self._leading.run())
+        self._task(self._leading.probe())
         self._task(self._hub.watch())
         await asyncio.wait_for(self._leading.ready.wait(), None)
         await self._serve_api()
         link = await self._acceptor.listen(self._settings.link)
         log.info("agents link at %s, the API is at http://%s/v1", link, self._settings.http)
+        self._task(self._fellowship.run())
+        self._task(self._registration.run())
         self._task(self._supervisor.run())
 
     async def stop(self) -> None:
-        """End everything in order: no new claims, the worker's jobs, the leadership, the stores."""
-        if self._scheduler.leads:
+        """End everything in order: the leadership, or new claims if nobody else can lead; the worker's jobs; the stores."""
+        if any(True for _ in self._fellowship):
+            await self._leading.hand_over()
+        elif self._scheduler.leads:
             await self._scheduler.rest()
         await self._supervisor.stop()
+        await self._leave_cluster()
         for task in reversed(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -206,6 +262,17 @@ class Node:
         await self._stores.results.close()
         await self._stores.coordinator.close()
         self._plugins.close()
+
+    async def _leave_cluster(self) -> None:
+        """Tell the other servers that this one goes on purpose; a store that does not answer forgets it by itself."""
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(LEAVING):
+                await self._registration.leave()
+        await self._fellowship.close("the server stops")
+
+    def _replaced(self, problem: str) -> None:
+        log.critical("%s", problem)
+        self._leave()
 
     async def _serve_api(self) -> None:
         address = self._settings.http
