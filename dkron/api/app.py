@@ -10,11 +10,13 @@ from typing import Any, Final
 from aiohttp import web
 
 from dkron.api.cluster import LEAVING
-from dkron.api.guard import LARGEST_BODY, guard
+from dkron.api.guard import LARGEST_BODY, Handler, guard
 from dkron.api.openapi import DOCUMENT, document
 from dkron.api.replies import any_json
 from dkron.api.routes import HEADERS, ROUTES
 from dkron.api.service import Service
+from dkron.core.clock import SECOND
+from dkron.core.errors import StoreUnavailableError
 
 _LOG: Final = logging.getLogger(__name__)
 _LONGEST_LINE: Final = 8 * 1024 * 1024  # bytes that the parser takes, so that the answer to a huge one is ours: a sentence
@@ -24,7 +26,7 @@ _LINGER: Final = 2.0  # seconds to go on reading what a client sends after it wa
 def make_app(service: Service) -> web.Application:
     """Return the API of one server; to be run by `aiohttp.web.AppRunner`."""
     app = web.Application(
-        middlewares=[guard],
+        middlewares=[guard, _seeing(service)],
         client_max_size=LARGEST_BODY,
         handler_args={
             "max_line_size": _LONGEST_LINE,
@@ -41,7 +43,7 @@ def make_app(service: Service) -> web.Application:
             app.router.add_get(route.path, handler)  # HEAD as well
         else:
             app.router.add_route(route.method, route.path, handler)
-    app.on_response_prepare.append(partial(_sign, service.node))
+    app.on_response_prepare.append(partial(_sign, service))
     return app
 
 
@@ -51,9 +53,23 @@ def _description(version: str) -> bytes:
     return any_json(document(ROUTES, HEADERS, version))
 
 
-async def _sign(node: str, _: web.Request, response: web.StreamResponse) -> None:
-    """Say which server answers."""
-    response.headers["X-Whom"] = node
+def _seeing(service: Service) -> Any:  # noqa: ANN401 - a middleware, as aiohttp types it
+    """Answer nothing about the cluster before the server has seen its state: an empty list would be a lie."""
+
+    @web.middleware
+    async def seeing(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if service.blind and request.path.startswith("/v1/"):
+            raise StoreUnavailableError(service.blind)
+        return await handler(request)
+
+    return seeing
+
+
+async def _sign(service: Service, _: web.Request, response: web.StreamResponse) -> None:
+    """Say which server answers, and for how many seconds the store has not confirmed what it shows."""
+    response.headers["X-Whom"] = service.node
+    if stale := service.stale:
+        response.headers["X-Dkron-Stale"] = str(stale // SECOND)
 
 
 class _ProtocolLog(logging.LoggerAdapter[logging.Logger]):

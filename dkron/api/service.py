@@ -22,6 +22,14 @@ class Service(Protocol):
     version: str
     index: JobIndex  # every job, kept up to date: what people read comes from here, and never waits for the store
 
+    @property
+    def blind(self) -> str:
+        """Say why nothing can be shown yet; "" as soon as the store was read once."""
+
+    @property
+    def stale(self) -> int:
+        """Return for how many nanoseconds the store has not confirmed what is shown; 0 while it does."""
+
     async def put_job(self, job: Job, counters: Counters) -> JobView:
         """Create the job, or replace its specification; `uid` and `created_at` are the server's to set."""
 

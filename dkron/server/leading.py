@@ -25,7 +25,10 @@ log = logging.getLogger(__name__)
 
 
 class Leading:
-    """Keeps the board warm and this server in the race; `ready` is set while it can say what the cluster's state is."""
+    """Keeps the board warm and this server in the race.
+
+    `loaded` tells whether the store was ever listed, `trouble` what is wrong with it at the moment, "" if nothing is.
+    """
 
     def __init__(
         self,
@@ -47,7 +50,7 @@ class Leading:
         self._changed = changed
         self._moved = asyncio.Event()
         self._leadership: Leadership | None = None
-        self.ready = asyncio.Event()
+        self.loaded = False
         self.trouble = "the server is starting"
         self._answered = 0  # boot time of issue of the last good call of the store
 
@@ -55,15 +58,20 @@ class Leading:
         """Go on until cancelled; then resign."""
         while True:
             try:
-                self._board.load(await self._coordinator.range(PREFIX))
-                self.ready.set()
-                self.trouble = ""
+                await self._load()
                 await self._first(self._watch(), self._stand())
             except StoreError as error:
+                if str(error) != self.trouble:
+                    log.warning("the store: %s", error)
                 self.trouble = str(error)
-                log.warning("the store: %s", error)
-            self.ready.clear()
             await self._clock.sleep(AGAIN)
+
+    async def _load(self) -> None:
+        issued = self._clock.boot()
+        self._board.load(await self._coordinator.range(PREFIX))
+        if self.loaded and self.trouble:
+            log.info("the store answers again")
+        self._answered, self.loaded, self.trouble = issued, True, ""
 
     async def _watch(self) -> None:
         async for changes in self._coordinator.watch(PREFIX, self._board.revision):

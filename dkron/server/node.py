@@ -235,7 +235,6 @@ class Node:
         self._task(self._leading.run())
         self._task(self._leading.probe())
         self._task(self._hub.watch())
-        await asyncio.wait_for(self._leading.ready.wait(), None)
         await self._serve_api()
         link = await self._acceptor.listen(self._settings.link)
         log.info("agents link at %s, the API is at http://%s/v1", link, self._settings.http)

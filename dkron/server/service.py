@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from hashlib import sha256
 from itertools import islice
@@ -19,7 +19,7 @@ from dkron.core import edits
 from dkron.core.board import Board
 from dkron.core.clock import SECOND, Clock
 from dkron.core.desk import Desk, Draft
-from dkron.core.errors import ConflictError, InvalidInputError, NotFoundError, OutcomeUnknownError
+from dkron.core.errors import ConflictError, InvalidInputError, NotFoundError, OutcomeUnknownError, StoreUnavailableError
 from dkron.core.interfaces import ResultStore
 from dkron.core.membership import Members
 from dkron.core.models import Job, JobState, Member, Record, Run, Trigger
@@ -35,7 +35,7 @@ LONGEST_CHAIN = 100  # jobs that run after one another
 MOST_DEPENDENTS = 100  # of one parent: their runs are born in the one commit that ends the parent's
 FRESH = 0.02  # seconds that a list of jobs may be behind
 REFRESHED = 100  # entries in a row, which hold the loop for a few milliseconds
-CLOCK_OFF = 1 * SECOND  # of R12
+STALE = 2 * SECOND  # without a good call of the store, after which what is shown is called stale
 
 Result = TypeVar("Result")
 
@@ -72,6 +72,17 @@ class LocalService:
         self._waiting: dict[str, list[tuple[str, asyncio.Event]]] = {}
         self._stale: dict[str, None] = {}  # jobs whose entry in the index is older than the board
         board.on_change = self._changed
+
+    @property
+    def blind(self) -> str:
+        """Say why nothing can be shown yet; "" as soon as the store was read once."""
+        return "" if self._leading.loaded else f"this server has not reached its store yet: {self._leading.trouble}"
+
+    @property
+    def stale(self) -> int:
+        """Return for how long the store has not confirmed what is shown; 0 while it does."""
+        age = self._leading.pulse()[1]
+        return age if age > STALE else 0
 
     # --- jobs ---
 
@@ -193,11 +204,13 @@ class LocalService:
     def health(self) -> Health:
         """Tell how this server is."""
         reasons = [self._leading.trouble] if self._leading.trouble else []
+        if self._leading.loaded and (stale := self.stale):
+            reasons.append(f"the store has not answered for {stale / SECOND:.0f} s")
         if self._board.leader is None:
             reasons.append("no server leads")
-        offset = self._members.offset
-        if abs(offset) > CLOCK_OFF:
-            reasons.append(f"this server's clock is off by {offset / SECOND:+.1f} s from the other nodes'")
+        if self._members.clock_is_off:
+            offset = self._members.offset / SECOND
+            reasons.append(f"this server's clock is off by {offset:+.1f} s from the other nodes', so it does not lead (R12)")
         return Health(live=True, ready=not reasons, reasons=tuple(reasons))
 
     async def leave(self) -> None:
@@ -209,8 +222,12 @@ class LocalService:
     async def _ask(self, name: str, decide: Callable[[Draft, World], Result]) -> Result:
         return await self._within(self._scheduler.ask(name, decide))
 
-    async def _within(self, work: Awaitable[Result]) -> Result:
-        """Wait for the store, but not longer than a client would."""
+    async def _within(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Wait for the store, but not longer than a client would; if it has not answered for a while, not at all."""
+        if stale := self.stale:
+            work.close()
+            why = f" ({self._leading.trouble})" if self._leading.trouble else ""
+            raise StoreUnavailableError(f"the store has not answered for {stale / SECOND:.0f} s{why}; nothing was changed")
         try:
             async with asyncio.timeout(LONGEST_WRITE):
                 return await work

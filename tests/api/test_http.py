@@ -53,6 +53,22 @@ async def test_every_route_is_there_and_signed(call: Any, method: str, path: str
     assert reply.status < 500
 
 
+async def test_what_the_store_has_not_confirmed_for_long_is_marked(call: Any, service: MemoryService) -> None:
+    assert "X-Dkron-Stale" not in (await call("GET", "/v1/jobs")).headers
+    service.stale = 12_700_000_000
+    assert (await call("GET", "/v1/jobs")).headers["X-Dkron-Stale"] == "12"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/jobs", 503), ("/v1/members", 503), ("/health", 200), ("/openapi.json", 200)])
+async def test_a_server_that_has_seen_nothing_yet_shows_nothing(
+    call: Any, service: MemoryService, path: str, status: int
+) -> None:
+    service.blind = "this server has not reached its store yet: refused"
+    reply = await call("GET", path)
+    assert reply.status == status
+    assert (reply.json == {"error": service.blind}) is (status == 503)
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [

@@ -46,6 +46,8 @@ class MemoryService:
         self.index = JobIndex(views)
         self.now = START
         self.leading = True
+        self.blind = ""
+        self.stale = 0
         self.ready = Health(live=True, ready=True)
         self.left = asyncio.Event()
         self.started: asyncio.Queue[Run] = asyncio.Queue()

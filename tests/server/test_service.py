@@ -13,7 +13,14 @@ from doubles.scene import make_hello, make_job
 
 from dkron.api.service import Counters
 from dkron.core.clock import SECOND
-from dkron.core.errors import ConflictError, InvalidInputError, NotFoundError, NotLeaderError, OutcomeUnknownError
+from dkron.core.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
 from dkron.core.messages import Outcome, State
 from dkron.core.models import Job, Record, Status
 from dkron.server import service as module
@@ -35,6 +42,11 @@ class Catalogue:
 
 class Leading:
     trouble = ""
+    loaded = True
+    age = 0
+
+    def pulse(self) -> tuple[int, int]:
+        return 1, self.age
 
 
 class World:
@@ -310,6 +322,26 @@ class TestStoreThatFails:
             world.lead.store.fault = never
             with pytest.raises(OutcomeUnknownError, match="look before you repeat it"):
                 await world.service.put_job(manual(), NONE)
+
+        play(story)
+
+    def test_one_that_has_been_silent_for_a_while_is_not_asked(self) -> None:
+        async def story(world: World) -> None:
+            world.leading.age, world.leading.trouble = 7 * SECOND, "etcd refuses"
+            with pytest.raises(StoreUnavailableError, match=r"has not answered for 7 s \(etcd refuses\); nothing was changed"):
+                await world.service.put_job(manual(), NONE)
+            assert world.service.stale == 7 * SECOND
+            assert "the store has not answered for 7 s" in world.service.health().reasons
+            world.leading.age = module.STALE
+            assert world.service.stale == 0
+
+        play(story)
+
+    def test_what_was_never_read_is_not_shown(self) -> None:
+        async def story(world: World) -> None:
+            assert world.service.blind == ""
+            world.leading.loaded, world.leading.trouble = False, "etcd refuses"
+            assert "etcd refuses" in world.service.blind
 
         play(story)
 
