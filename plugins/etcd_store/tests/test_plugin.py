@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 
-import dkron_etcd_store
-import pluggy
 import pytest
 from dkron_etcd_store.access import Access, Endpoint, parse
 from dkron_etcd_store.coordinator import EtcdCoordinator
@@ -14,34 +11,23 @@ from dkron_etcd_store.keyspace import Keyspace, end_of
 from dkron_etcd_store.results import EtcdResultStore
 
 from dkron.core.errors import InvalidInputError
-from dkron.plugins import PluginSettings, StoreOptions, hookspecs
+from dkron.plugins import PluginSettings, StoreOptions
+from dkron.plugins.manager import PluginManager
 
 
 class TestHooks:
-    @pytest.fixture
-    def manager(self) -> pluggy.PluginManager:
-        manager = pluggy.PluginManager(hookspecs.PROJECT)
-        manager.add_hookspecs(hookspecs)
-        manager.register(dkron_etcd_store)
-        manager.check_pending()
-        return manager
-
-    def test_both_stores_come_from_the_scheme(self, manager: pluggy.PluginManager) -> None:
-        settings, options = PluginSettings(), StoreOptions(urls=("127.0.0.1:1",))
-        (coordinators,) = manager.hook.dkron_register_coordinators(settings=settings)
-        (result_stores,) = manager.hook.dkron_register_result_stores(settings=settings)
-        assert isinstance(coordinators["etcd"](options), EtcdCoordinator)
-        assert isinstance(result_stores["etcd"](options), EtcdResultStore)
+    def test_both_stores_come_from_the_scheme(self) -> None:
+        plugins = PluginManager.load(PluginSettings(), only=["etcd"])
+        options = StoreOptions(urls=("127.0.0.1:1",))
+        assert isinstance(plugins.coordinators()["etcd"](options), EtcdCoordinator)
+        assert isinstance(plugins.result_stores()["etcd"](options), EtcdResultStore)
+        assert plugins.problems == []
 
     @pytest.mark.parametrize("bad", [{"quota": "2GB"}, {"quota": -1}, {"qouta": 1}])
-    def test_bad_options_are_named(self, manager: pluggy.PluginManager, bad: dict[str, object]) -> None:
-        (result_stores,) = manager.hook.dkron_register_result_stores(settings=PluginSettings(options={"etcd": bad}))
+    def test_bad_options_are_named(self, bad: dict[str, object]) -> None:
+        plugins = PluginManager.load(PluginSettings(options={"etcd": bad}), only=["etcd"])
         with pytest.raises(InvalidInputError, match=rf"plugins\.etcd\.{next(iter(bad))}: "):
-            result_stores["etcd"](StoreOptions())
-
-    def test_the_entry_point(self) -> None:
-        (entry_point,) = entry_points(group="dkron", name="etcd")
-        assert entry_point.load() is dkron_etcd_store
+            plugins.result_stores()["etcd"](StoreOptions())
 
     def test_a_worker_does_not_import_grpc(self) -> None:
         program = "import sys, dkron_etcd_store; sys.exit('grpc' in sys.modules)"

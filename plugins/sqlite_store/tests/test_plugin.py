@@ -2,34 +2,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 
-import dkron_sqlite_store
-import pluggy
 import pytest
 from dkron_sqlite_store.coordinator import SqliteCoordinator
 from dkron_sqlite_store.location import database_path
 from dkron_sqlite_store.results import SqliteResultStore
 
 from dkron.core.errors import InvalidInputError
-from dkron.plugins import PluginSettings, StoreOptions, hookspecs
+from dkron.plugins import PluginSettings, StoreOptions
+from dkron.plugins.manager import PluginManager
 
 
 class TestHooks:
-    @pytest.fixture
-    def manager(self) -> pluggy.PluginManager:
-        manager = pluggy.PluginManager(hookspecs.PROJECT)
-        manager.add_hookspecs(hookspecs)
-        manager.register(dkron_sqlite_store)
-        manager.check_pending()
-        return manager
-
-    async def test_both_stores_come_from_the_scheme(self, manager: pluggy.PluginManager, tmp_path: Path) -> None:
-        settings, options = PluginSettings(), StoreOptions(data_dir=str(tmp_path))
-        (coordinators,) = manager.hook.dkron_register_coordinators(settings=settings)
-        (result_stores,) = manager.hook.dkron_register_result_stores(settings=settings)
-        coordinator, result_store = coordinators["sqlite"](options), result_stores["sqlite"](options)
+    async def test_both_stores_come_from_the_scheme(self, tmp_path: Path) -> None:
+        plugins = PluginManager.load(PluginSettings(), only=["sqlite"])
+        options = StoreOptions(data_dir=str(tmp_path))
+        coordinator, result_store = plugins.coordinators()["sqlite"](options), plugins.result_stores()["sqlite"](options)
+        assert plugins.problems == []
         assert isinstance(coordinator, SqliteCoordinator)
         assert isinstance(result_store, SqliteResultStore)
         await coordinator.open()
@@ -38,10 +28,6 @@ class TestHooks:
         assert (tmp_path / "store" / "dkron.db").exists()
         await result_store.close()
         await coordinator.close()
-
-    def test_the_entry_point(self) -> None:
-        (entry_point,) = entry_points(group="dkron", name="sqlite")
-        assert entry_point.load() is dkron_sqlite_store
 
     def test_a_worker_does_not_import_sqlite(self) -> None:
         program = "import sys, dkron_sqlite_store; sys.exit('sqlite3' in sys.modules)"
