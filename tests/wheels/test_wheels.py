@@ -18,7 +18,6 @@ import dkron
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
-BUNDLED = [folder for folder in PLUGINS if folder.name != "etcd_store"]  # it brings gRPC, for those who want it
 EXAMPLES = sorted(path.parent for path in (ROOT / "extras" / "examples").glob("*/pyproject.toml"))
 
 
@@ -76,11 +75,11 @@ def test_the_source_distribution_has_no_more_than_it_needs(tmp_path: Path) -> No
 
 
 def test_the_extra_and_the_requirements_name_every_bundled_plugin() -> None:
-    names = {project(folder)["name"] for folder in BUNDLED}
+    names = {project(folder)["name"] for folder in PLUGINS}
     assert set(project(ROOT)["optional-dependencies"]["default"]) == names
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     required = {line for line in lines if not line.startswith("#")}
-    assert required == {".", *(f"./plugins/{folder.name}" for folder in BUNDLED)}
+    assert required == {".", *(f"./plugins/{folder.name}" for folder in PLUGINS)}
 
 
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
@@ -95,7 +94,7 @@ def test_the_task_runner_knows_every_plugin() -> None:
     tox.read(ROOT / "tox.ini", encoding="utf-8")
     for folder in PLUGINS:
         assert f"plugins/{folder.name}" in tox["testenv:py{311,312,313}-{shell,http,sqlite,log,etcd}"]["set_env"]
-    for folder in BUNDLED:
+    for folder in PLUGINS:
         assert f"plugins/{folder.name}" in tox["testenv"]["commands_pre"]
         assert f"plugins/{folder.name}" in tox["testenv:type"]["commands"]
     assert all(tox.has_option(section, "description") for section in tox.sections() if section.startswith("testenv"))
