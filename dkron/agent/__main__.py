@@ -19,10 +19,10 @@ from dkron.agent.settings import WorkerSettings
 def main() -> None:
     """Run the worker, then end the process, without waiting for executors' functions that do not return."""
     keep_descriptors()
-    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSettings)
     keeper = Keeper.start(secrets.token_hex(4))  # it starts while this process imports
     from dkron.agent.service import run  # noqa: PLC0415 - see above
 
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSettings)
     try:
         status = run(settings, keeper)
     except KeyboardInterrupt:  # before the worker listened to signals

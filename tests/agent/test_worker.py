@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,12 @@ from dkron.core.errors import DkronError
 from dkron.core.messages import LEASE, Ask, Cancel, Echo, Goodbye, Halt, Outcome, State
 
 pytestmark = pytest.mark.processes
+LINGER = 0.5  # seconds that a worker waits here for acknowledgements, instead of five
 
 PLUGIN = """
+import os
 import msgspec
+from dkron.agent import worker
 from dkron.core.interfaces import Command, Outcome
 from dkron.plugins import hookimpl
 
@@ -51,6 +56,8 @@ class Forever:
         while True:
             pass
 
+worker.LINGER = float(os.environ["LINGER"])
+
 @hookimpl
 def dkron_register_executors(settings):
     return [Script(), Forever()]
@@ -69,15 +76,62 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Spares:
+    """Worker processes that wait for their settings. They get ready while others work: to import takes most of their start."""
+
+    def __init__(self, folder: Path, plugins: Path) -> None:
+        self._environment = {**os.environ, "PYTHONPATH": str(plugins), "LINGER": str(LINGER)}
+        self._logs = (folder / f"{number}.log" for number in count())
+        self._waiting = deque([self._begin(), self._begin()])
+
+    def take(self) -> tuple[subprocess.Popen[bytes], Path]:
+        """Return a process, and where its log goes."""
+        self._waiting.append(self._begin())
+        return self._waiting.popleft()
+
+    def close(self) -> None:
+        for process, _ in self._waiting:
+            process.kill()
+            process.communicate()
+
+    def _begin(self) -> tuple[subprocess.Popen[bytes], Path]:
+        path = next(self._logs)
+        with path.open("wb") as log:
+            process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stderr=log, env=self._environment)
+        return process, path
+
+
+@pytest.fixture(scope="module")
+def spares(tmp_path_factory: pytest.TempPathFactory, plugins: Path) -> Iterator[Spares]:
+    spares = Spares(tmp_path_factory.mktemp("logs"), plugins)
+    yield spares
+    spares.close()
+
+
+@pytest.fixture
+def narrow(tmp_path: Path, plugins: Path) -> Iterator[Spares]:
+    """Processes that were given 100 descriptors."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
+    spares = Spares(tmp_path, plugins)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    yield spares
+    spares.close()
+
+
 class Station:
     """Starts workers in one data dir, and sees to their end."""
 
-    def __init__(self, leader: Leader, data_dir: Path, plugins: Path) -> None:
+    def __init__(self, leader: Leader, data_dir: Path, spares: Spares) -> None:
         self.leader = leader
         self.data_dir = data_dir
-        self.plugins = plugins
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.log = data_dir.with_suffix(".log")
+        self.spares = spares
+        self._logs: list[Path] = []
+
+    @property
+    def log(self) -> str:
+        return "".join(path.read_text() for path in self._logs)
 
     def settings(self, **changes: Any) -> WorkerSettings:
         values: dict[str, Any] = {
@@ -88,13 +142,10 @@ class Station:
         }
         return WorkerSettings(**(values | changes))
 
-    def start(self, *, open_files: int = 0, **changes: Any) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "PYTHONPATH": str(self.plugins)}
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stderr=log, env=environment)
+    def start(self, **changes: Any) -> subprocess.Popen[bytes]:
+        process, log = self.spares.take()
+        self._logs.append(log)
         assert process.stdin is not None
-        if open_files:  # set before it is let go
-            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (open_files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         process.stdin.write(msgspec.json.encode(self.settings(**changes)))
         process.stdin.close()
         self.processes.append(process)
@@ -124,8 +175,8 @@ async def leader() -> AsyncIterator[Leader]:
 
 
 @pytest.fixture
-def station(leader: Leader, tmp_path: Path, plugins: Path) -> Iterator[Station]:
-    station = Station(leader, tmp_path / "data", plugins)
+def station(leader: Leader, tmp_path: Path, spares: Spares) -> Iterator[Station]:
+    station = Station(leader, tmp_path / "data", spares)
     yield station
     station.close()
 
@@ -160,11 +211,12 @@ async def test_orders_of_one_second_all_run_once(station: Station, leader: Leade
 
 
 async def test_the_limit_of_open_files_is_raised_for_the_worker_and_not_for_jobs(
-    station: Station, leader: Leader, tmp_path: Path
+    station: Station, narrow: Spares, leader: Leader, tmp_path: Path
 ) -> None:
+    station.spares = narrow
     os.mkfifo(tmp_path / "gate")
     gate = os.open(tmp_path / "gate", os.O_RDWR)
-    await station.begin(open_files=100)
+    await station.begin()
     for n in range(80):  # takes twice as many descriptors
         leader.order(f"x{n}", f"read go < {tmp_path}/gate; ulimit -Sn")
     await until(lambda: all(State.RUNNING in leader.states(f"x{n}") for n in range(80)), "all at once")
@@ -187,6 +239,7 @@ class TestDeath:
         await until(lambda: b"gone" in (station.data_dir / "worker/0/journal/0000000001").read_bytes(), "the acknowledgement")
         before = leader.agent
         process.kill()
+        process.wait()
         await until(lambda: not pids_of("3601.5"), "the end of the job's processes", 5)
         await station.begin()
         assert leader.agent.rpartition(".")[0] == before.rpartition(".")[0]  # the same journal and boot
@@ -219,6 +272,7 @@ class TestDeath:
         leader.order("x", "echo kept")
         await leader.end_of("x")
         process.kill()
+        process.wait()
         await station.begin()
         await until(lambda: len(leader.results()["x"]) == 2, "the second telling")
         again = leader.results()["x"][-1]
@@ -258,7 +312,7 @@ class TestLease:
         await until(lambda: State.ARMED in leader.states("x"))
         process.send_signal(signal.SIGSTOP)
         frozen = CLOCK.boot()
-        await until(lambda: CLOCK.boot() - frozen > LEASE + SECOND)
+        await until(lambda: CLOCK.boot() - frozen > LEASE)
         process.send_signal(signal.SIGCONT)
         assert (await leader.end_of("x")).state is State.VOID
         assert not (tmp_path / "effect").exists()
@@ -354,9 +408,9 @@ class TestStop:
     async def test_by_itself_when_no_leader_hears_it(self, station: Station, leader: Leader) -> None:
         await station.begin()
         leader.echoes = False
-        leader.order("x", "sleep 3605.5", self_stop=2 * SECOND)
+        leader.order("x", "sleep 3605.5", self_stop=SECOND)
         report = await leader.end_of("x")
-        assert "heard no leader for 2 s" in report.reason
+        assert "heard no leader for 1 s" in report.reason
 
 
 class TestLeaving:
@@ -411,12 +465,13 @@ class TestLeaving:
         await station.begin()
         await until(lambda: len(leader.results()["x"]) > 1)
 
-    async def test_follows_when_nobody_needs_a_supervised_worker(self, station: Station, leader: Leader) -> None:
-        process = await station.begin(supervised=True, alone_after=SECOND)
-        leader.order("x", "sleep 2; echo done")
+    async def test_follows_when_nobody_needs_a_supervised_worker(self, station: Station, leader: Leader, tmp_path: Path) -> None:
+        process = await station.begin(supervised=True, alone_after=SECOND // 2)
+        leader.order("x", f"sleep 1.5; touch {tmp_path}/effect")
         await leader.start_of("x")
         await leader.close()
         assert await station.exit_of(process) == 0
+        assert (tmp_path / "effect").exists()
 
     async def test_follows_when_its_data_dir_is_gone(self, station: Station) -> None:
         process = await station.begin()
@@ -429,12 +484,12 @@ class TestSlot:
         first = await station.begin()
         second = station.start()
         assert await station.exit_of(second) == 1
-        assert f"a worker (pid {first.pid}) already runs in {station.data_dir}" in station.log.read_text()
+        assert f"a worker (pid {first.pid}) already runs in {station.data_dir}" in station.log
 
-    async def test_of_a_worker_that_retires_lets_another_begin(self, station: Station, leader: Leader) -> None:
+    async def test_of_a_worker_that_retires_lets_another_begin(self, station: Station, leader: Leader, tmp_path: Path) -> None:
         first = await station.begin()
         old = leader.agent
-        leader.order("long", "sleep 1.5; echo done")
+        leader.order("long", f"until [ -e {tmp_path}/gate ]; do sleep 0.02; done")
         await leader.start_of("long")
         found = await find_worker(str(station.data_dir))
         assert found is not None
@@ -446,6 +501,8 @@ class TestSlot:
         assert (await leader.end_of("x")).agent == leader.agent != old
         assert leader.agent.partition(".")[0] != old.partition(".")[0]
         assert [hello.retiring for hello in leader.hellos if hello.agent == old] == [False, True]
+        assert first.poll() is None
+        (tmp_path / "gate").touch()
         assert (await leader.end_of("long")).agent == old
         assert await station.exit_of(first) == 0
         assert [folder.name for folder in slot.folders(str(station.data_dir))] == ["1"]
@@ -463,6 +520,7 @@ class TestSlot:
         second = await station.begin()
         for process in (first, second):
             process.kill()
+            process.wait()
         await until(lambda: not pids_of("3608.5"))
         await station.begin()
         lost = await leader.end_of("long")
@@ -512,23 +570,23 @@ exec_worker(msgspec.json.decode({settings!r}, type=WorkerSettings))
             station.leader = guarded
             process = station.start()
             assert await station.exit_of(process) == 1
-            assert "give the agent the same --encrypt" in station.log.read_text()
+            assert "give the agent the same --encrypt" in station.log
 
     async def test_gives_up_after_so_many_attempts(self, station: Station) -> None:
         process = station.start(join=("127.0.0.1:9",), retry_max=2, retry_interval=SECOND)
         assert await station.exit_of(process) == 1
-        assert "cannot be reached" in station.log.read_text()
+        assert "cannot be reached" in station.log
 
     async def test_in_a_data_dir_that_cannot_be_ends_with_a_sentence(self, station: Station, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         process = station.start(data_dir=str(tmp_path / "file"))
         assert await station.exit_of(process) == 1
-        assert "data-dir: " in station.log.read_text()
-        assert "Traceback" not in station.log.read_text()
+        assert "data-dir: " in station.log
+        assert "Traceback" not in station.log
 
     async def test_without_executors_says_what_to_install(self, station: Station) -> None:
         await station.begin(only_plugins=("none-such",))
-        assert "install one, such as dkron-shell-executor" in station.log.read_text()
+        assert "install one, such as dkron-shell-executor" in station.log
 
 
 async def until_found(workers: Workers, data_dir: str) -> None:
