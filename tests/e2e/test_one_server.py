@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import resource
 import threading
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 from e2e.conftest import Lab, Program, Server, free_port, until
 
 pytestmark = pytest.mark.processes
-SLOW = 2  # how much slower than its promise a busy machine may be
 
 
 class Web(http.server.BaseHTTPRequestHandler):
@@ -162,7 +160,7 @@ class TestDeaths:
         (worker,) = [p for p in psutil.Process(server.pid).children() if "dkron.agent" in " ".join(p.cmdline())]
         first = [process.pid for process in of_the_job("300.5")]
         worker.kill()
-        until(lambda: not any(psutil.pid_exists(pid) for pid in first), "the end of its jobs", 5 * SLOW)
+        until(lambda: not any(psutil.pid_exists(pid) for pid in first), "the end of its jobs")
         (lost,) = until(lambda: [e for e in server.executions("slot") if e["status"] == "lost"], "the loss")
         assert "died" in lost["reason"]
         until(lambda: of_the_job("300.5"), "the next run: the worker is back, and the slot is free")
@@ -177,12 +175,15 @@ class TestDeaths:
             tags={"role": "web:1"},
             executor_config={"command": f"echo $DKRON_SCHEDULED_AT >> {effects}", "shell": "true"},
         )
-        server.put("long", tags={"role": "web:1"}, executor_config={"command": "sleep 4; echo done", "shell": "true"})
-        server.run("long")
+        dead, end = tmp_path / "dead", tmp_path / "end"
+        command = f"until [ -e {dead} ]; do sleep 0.1; done; sleep 3; echo done; touch {end}"
+        server.put("long", tags={"role": "web:1"}, executor_config={"command": command, "shell": "true"})
         server.ended("tick", 2)
+        server.run("long")
+        until(lambda: [e for e in server.get("/v1/busy").body if e["job_name"] == "long"], "the start")
         server.kill()
-        died = time.monotonic()
-        until(lambda: time.monotonic() - died > 3, "three seconds without a server")
+        dead.touch()
+        until(end.exists, "the end without a server")
         server.start()
         (long,) = server.ended("long")
         assert long["output"] == "done\n"
@@ -206,15 +207,15 @@ class TestDeaths:
         assert ended["output"] == "done\n"
         assert worker.is_running()
 
-    def test_members_come_leave_and_fail_within_three_seconds(self, lab: Lab) -> None:
+    def test_members_leave_fail_and_come_back(self, lab: Lab) -> None:
         server = lab.server()
         leaver, victim = lab.agent(server, "leaver"), lab.agent(server, "victim")
         leaver.stop()
-        until(lambda: server.status_of("leaver") == "left", "leaving", 3 * SLOW)
+        until(lambda: server.status_of("leaver") == "left", "leaving")
         victim.kill()
-        until(lambda: server.status_of("victim") == "failed", "failing", 3 * SLOW)
+        until(lambda: server.status_of("victim") == "failed", "failing")
         victim.start()
-        until(lambda: server.status_of("victim") == "alive", "coming back", 5 * SLOW)
+        until(lambda: server.status_of("victim") == "alive", "coming back")
 
     def test_a_second_agent_of_that_name_is_refused(self, lab: Lab) -> None:
         server = lab.server()
