@@ -6,7 +6,7 @@ echoes; when it stops leading it lists everything again. All values are JSON.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -63,6 +63,7 @@ class Board:
         self.open: dict[
             str, dict[Place, None]
         ] = {}  # by node: live runs with an execution there, oldest first; others hold these
+        self.desks: dict[str, Desk] = {}  # others hold it
         self.adopted = 0  # the newest own commit
         self.highest_term = 0  # of all leaders seen
         self.highest_revision = 0  # since then: a store below it was restored to its past (R3)
@@ -71,7 +72,7 @@ class Board:
     def clear(self) -> None:
         """Forget everything, before listing again."""
         self.revision = 0
-        self.desks: dict[str, Desk] = {}
+        self.desks.clear()
         self.outbox: dict[str, tuple[Notice, int]] = {}
         self._clear_others()
         for places in self.open.values():
@@ -87,13 +88,13 @@ class Board:
         self.executors_revision = 0
         self.servers: dict[str, Server] = {}
 
-    def load(self, listing: Listing) -> None:
-        """Take over a listing of everything.
+    def load(self, listing: Listing) -> Collection[str]:
+        """Take over a listing of everything; return the jobs that there are, or were.
 
         What has the revision that is known already stays as it is: after a leadership that is nearly all. But a store that was
         restored to its past (R3) may have other values under the same revisions.
         """
-        names = list(self.desks)
+        names = dict.fromkeys(self.desks)
         if listing.revision < self.revision:
             self.clear()
         for desk in list(self.desks.values()):
@@ -107,17 +108,23 @@ class Board:
         for entry in changed:
             self._apply(entry.key, entry.value, entry.revision)
         self._move(listing.revision)
-        for name in {*names, *self.desks}:
+        names |= dict.fromkeys(self.desks)
+        for name in names:
             self.on_change(name)
+        return names
 
-    def apply(self, changes: Iterable[Change], *, leading: bool) -> None:
-        """Take over what the watch delivered; the leader's own writes are known already."""
+    def apply(self, changes: Iterable[Change], *, leading: bool) -> Collection[str]:
+        """Take over what the watch delivered; the leader's own writes are known already. Return the jobs that it is about."""
+        names: dict[str, None] = {}
         for change in changes:
             if not (leading and change.key.startswith(OWN)):
                 self._apply(change.key, change.value, change.revision)
-                if change.key.startswith((JOBS, STATE)):
-                    self.on_change(change.key.split("/", 2)[2])
+                if change.key.startswith((JOBS, STATE, RUNS)):
+                    names[change.key.split("/", 3)[2]] = None
             self._move(max(self.revision, change.revision))
+        for name in names:
+            self.on_change(name)
+        return names
 
     def _move(self, revision: int) -> None:
         self.revision = revision

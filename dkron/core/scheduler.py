@@ -11,16 +11,16 @@ only from what the store has confirmed, and only while this leader is valid (R2,
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from random import Random
 from typing import NamedTuple, TypeVar, cast
 
 from dkron.core import board as keys
 from dkron.core import ledger, planner
+from dkron.core.agenda import SLICE, Agenda, Standby
 from dkron.core.board import Board
 from dkron.core.clock import MILLISECOND, SECOND, Clock
 from dkron.core.desk import Desk, Draft
@@ -37,7 +37,6 @@ from dkron.core.writes import Writer, write_of
 log = logging.getLogger("dkron.scheduler")
 
 TICK = 250 * MILLISECOND
-SLICE = 4 * MILLISECOND  # how long the loop is held at most before others get a turn
 OVERDUE = 5 * SECOND  # an armed execution without news for this long after its start is asked about again
 TRY_AGAIN = 200 * MILLISECOND
 
@@ -79,7 +78,8 @@ class Scheduler:
         self._random = random
         self._leadership: Leadership | None = None
         self._dispatch: Dispatcher | None = None
-        self._heap: list[tuple[int, str]] = []
+        self._agenda = Agenda(board.desks)
+        self._standby = Standby(self._agenda, clock, self.now)
         self._ready: deque[Desk] = deque()
         self._bell = asyncio.Event()
         self._since = self._restored = 0
@@ -109,10 +109,9 @@ class Scheduler:
         self._dispatch = Dispatcher(
             leadership=leadership, board=self._board, members=self._members, clock=self._clock, now=self.now, send=self._send
         )
-        self._heap, self._ready, self._since, self._skew = [], deque(), self.now(), self.now() - self._clock.boot()
+        self._ready, self._since, self._skew = deque(), self.now(), self.now() - self._clock.boot()
         self._restored = self._since + LOOKAHEAD if leadership.restored else 0
-        for name in list(self._board.desks):
-            self.wake(name)
+        self._ready.extend((*self._board.busy(), *self._standby.unplanned()))
         self._dispatch.ask_everybody()
         try:
             await self._loop()
@@ -139,27 +138,19 @@ class Scheduler:
             if boot - tick >= TICK:
                 tick = boot
                 self._tick(boot)
-            self._plan(self.now())
+            self._ready.extend(self._agenda.due(self.now()))
             await self._work(boot + SLICE)
             if self._ready:
                 await self._clock.sleep(0)
                 continue
             self._bell.clear()
-            pause = min(self._heap[0][0] - self.now() if self._heap else TICK, TICK)
+            when = self._agenda.next()
+            pause = min(when - self.now(), TICK) if when else TICK
             try:
                 async with asyncio.timeout(max(pause, MILLISECOND) / SECOND):
                     await self._bell.wait()
             except TimeoutError:
                 continue
-
-    def _plan(self, now: int) -> None:
-        """Take from the heap what time has made due."""
-        while self._heap and self._heap[0][0] <= now:
-            when, name = heapq.heappop(self._heap)
-            desk = self._board.desks.get(name)
-            if desk is not None and desk.wake == when:
-                desk.wake = 0
-                self._enqueue(desk)
 
     async def _work(self, until: int) -> None:
         world = self._world()  # one for all that is decided in these few milliseconds
@@ -194,6 +185,11 @@ class Scheduler:
         for desk in self._board.desks.values():
             for event in cast("list[Event]", desk.inbox or ()):
                 _fail(event, NotLeaderError())
+
+    def follow(self, names: Iterable[str]) -> None:
+        """Note that these jobs have changed while another server leads."""
+        if not self.leads:
+            self._standby.follow(names)
 
     # --- what comes in ----------------------------------------------------------------------------------------------------
 
@@ -388,9 +384,7 @@ class Scheduler:
     def _later(self, desk: Desk, delay: int = 0) -> None:
         """Plan when to look at a job again."""
         when = self.now() + delay if delay else planner.next_wake(desk, self.now())
-        if when and when != desk.wake:
-            desk.wake = when
-            heapq.heappush(self._heap, (when, desk.name))
+        if self._agenda.set(desk, when):
             self._bell.set()
 
 

@@ -68,7 +68,7 @@ class Leading:
 
     async def _load(self) -> None:
         issued = self._clock.boot()
-        self._board.load(await self._coordinator.range(PREFIX))
+        self._scheduler.follow(self._board.load(await self._coordinator.range(PREFIX)))
         if self.loaded and self.trouble:
             log.info("the store answers again")
         self._answered, self.loaded, self.trouble = issued, True, ""
@@ -76,7 +76,7 @@ class Leading:
     async def _watch(self) -> None:
         async for changes in self._coordinator.watch(PREFIX, self._board.revision):
             leader = self._board.leader
-            self._board.apply(changes, leading=self._scheduler.leads)
+            self._scheduler.follow(self._board.apply(changes, leading=self._scheduler.leads))
             if self._board.leader != leader:
                 self._election.replaced(leader)
                 self._tell()
