@@ -23,6 +23,8 @@ SERVERS = "c/servers/"
 JOBS, STATE, RUNS, OUTBOX = "c/jobs/", "c/state/", "c/runs/", "c/outbox/"
 OWN = (JOBS, STATE, RUNS, OUTBOX)  # written by the leader alone
 
+PIECE = 200  # entries of a listing that are taken over in a row
+
 encode = msgspec.json.Encoder().encode
 
 
@@ -88,8 +90,13 @@ class Board:
         self.executors_revision = 0
         self.servers: dict[str, Server] = {}
 
-    def load(self, listing: Listing) -> Collection[str]:
-        """Take over a listing of everything; return the jobs that there are, or were.
+    def load(self, listing: Listing) -> None:
+        """Take over a listing of everything."""
+        for _ in self.take(listing):
+            pass
+
+    def take(self, listing: Listing) -> Iterator[None]:
+        """Take over a listing of everything, in pieces that each take a few milliseconds.
 
         What has the revision that is known already stays as it is: after a leadership that is nearly all. But a store that was
         restored to its past (R3) may have other values under the same revisions.
@@ -105,13 +112,13 @@ class Board:
         self._clear_others()
         for key in known.keys() - {entry.key for entry in changed}:
             self._apply(key, None, 0)
-        for entry in changed:
+        for number, entry in enumerate(changed):
             self._apply(entry.key, entry.value, entry.revision)
+            if number % PIECE == 0:
+                yield
         self._move(listing.revision)
-        names |= dict.fromkeys(self.desks)
-        for name in names:
+        for name in names | dict.fromkeys(self.desks):
             self.on_change(name)
-        return names
 
     def apply(self, changes: Iterable[Change], *, leading: bool) -> Collection[str]:
         """Take over what the watch delivered; the leader's own writes are known already. Return the jobs that it is about."""

@@ -132,7 +132,10 @@ class Acceptor:
         if wait:
             return web.Response(status=503, headers={"Retry-After": str(wait)}, text=f"Come back in {wait} s.\n")
         ws = web.WebSocketResponse(timeout=1.0, max_msg_size=MAX_FRAME + 1, compress=False)
-        await ws.prepare(request)
+        try:
+            await ws.prepare(request)
+        except ConnectionError:
+            return ws  # it did not wait for us
         if request.path == PATH:
             await self._converse(ws, request, Door(FROM_AGENT, Hello, self._decide, self._on_link))
         else:

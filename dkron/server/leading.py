@@ -61,14 +61,20 @@ class Leading:
                 await self._load()
                 await self._first(self._watch(), self._stand())
             except StoreError as error:
-                if str(error) != self.trouble:
-                    log.warning("the store: %s", error)
-                self.trouble = str(error)
+                self.worry(error)
             await self._clock.sleep(AGAIN)
+
+    def worry(self, error: StoreError) -> None:
+        """Note what is wrong with the store."""
+        if str(error) != self.trouble:
+            log.warning("the store: %s", error)
+        self.trouble = str(error)
 
     async def _load(self) -> None:
         issued = self._clock.boot()
-        self._scheduler.follow(self._board.load(await self._coordinator.range(PREFIX)))
+        for _ in self._board.take(await self._coordinator.range(PREFIX)):
+            await asyncio.sleep(0)
+        self._scheduler.follow(self._board.desks)
         if self.loaded and self.trouble:
             log.info("the store answers again")
         self._answered, self.loaded, self.trouble = issued, True, ""

@@ -16,7 +16,7 @@ from dkron.agent.startup import Workers
 from dkron.api.app import make_app
 from dkron.config import Settings, worker_settings
 from dkron.core.board import EXECUTORS, LEADER, Board, Server, encode
-from dkron.core.clock import SystemClock
+from dkron.core.clock import SECOND, SystemClock
 from dkron.core.election import Election
 from dkron.core.errors import InvalidInputError, StoreError
 from dkron.core.fellows import Fellows
@@ -40,6 +40,7 @@ from dkron.server.relay import Relay
 from dkron.server.saver import ResultSaver
 from dkron.server.supervisor import Supervisor
 
+STORE_AGAIN: Final = 1 * SECOND  # between attempts to reach a shared store
 LEAVING: Final = 2.0  # seconds at most, to take the server's key away
 
 log = logging.getLogger(__name__)
@@ -230,17 +231,29 @@ class Node:
         """
         for problem in self._plugins.problems:
             log.error("%s", problem)
-        await self._stores.coordinator.open()
-        await self._stores.results.open()
-        self._task(self._leading.run())
-        self._task(self._leading.probe())
-        self._task(self._hub.watch())
+        if not self._stores.shared:
+            await self._open_stores()
         await self._serve_api()
         link = await self._acceptor.listen(self._settings.link)
         log.info("agents link at %s, the API is at http://%s/v1", link, self._settings.http)
-        self._task(self._fellowship.run())
-        self._task(self._registration.run())
+        self._task(self._take_part())
+        self._task(self._hub.watch())
         self._task(self._supervisor.run())
+
+    async def _open_stores(self) -> None:
+        await self._stores.coordinator.open()
+        await self._stores.results.open()
+
+    async def _take_part(self) -> None:
+        """Take part in the cluster, as soon as its store is there."""
+        while self._stores.shared:
+            try:
+                await self._open_stores()
+                break
+            except StoreError as error:
+                self._leading.worry(error)
+                await self._clock.sleep(STORE_AGAIN)
+        await asyncio.gather(self._leading.run(), self._leading.probe(), self._fellowship.run(), self._registration.run())
 
     async def stop(self) -> None:
         """End everything in order: the leadership, or new claims if nobody else can lead; the worker's jobs; the stores."""

@@ -20,10 +20,11 @@ log = logging.getLogger(__name__)
 
 
 class Stores(NamedTuple):
-    """The two stores of a server; with the embedded one they share a database."""
+    """The two stores of a server; with the embedded one they share a database. One that is `shared` is waited for."""
 
     coordinator: Coordinator
     results: ResultStore
+    shared: bool
 
 
 def choose(settings: Settings, plugins: PluginManager) -> Stores:
@@ -40,7 +41,7 @@ def choose(settings: Settings, plugins: PluginManager) -> Stores:
     coordinator = _maker(plugins.coordinators(), chosen.scheme, field)(_options(settings, chosen.machines))
     results = _make_results(settings, plugins, chosen)
     choice.keep(settings.data_dir, chosen)
-    return Stores(coordinator, results)
+    return Stores(coordinator, results, chosen.scheme == ETCD)
 
 
 def _make_results(settings: Settings, plugins: PluginManager, chosen: Choice) -> ResultStore:
