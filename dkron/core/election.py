@@ -95,7 +95,9 @@ class Election:
 
     def may_stand(self) -> bool:
         """Tell whether the leader key is free, or may be taken: from this server's own past, or from one taken for dead."""
-        self._fellows.look(self._clock.boot())
+        boot = self._clock.boot()
+        self._fellows.look(boot)
+        self._members.tick(boot, self._clock.wall())
         leader = self._board.leader
         if self._unfit:
             return False

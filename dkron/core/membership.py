@@ -25,7 +25,8 @@ OPEN_PER_PLACE = 10  # armed and running executions for each place of a node, be
 class Peer:
     """One node's newest incarnation, as heard by this observer."""
 
-    __slots__ = ("address", "heard", "hello", "linked", "offset", "open", "port", "queued", "reading", "running", "status")
+    __slots__ = ("address", "heard", "hello", "linked", "offset", "open",
+                 "port", "queued", "reading", "running", "skew", "status")  # fmt: skip
 
     def __init__(self, hello: Hello, address: str, port: int, boot: int, wall: int) -> None:
         self.open: Collection[object] = ()  # live executions there, as the leader's board has them
@@ -35,6 +36,7 @@ class Peer:
         self.heard = boot
         self.reading = hello.reading
         self.offset = hello.wall - wall
+        self.skew = hello.wall - boot
         self.status = MemberStatus.ALIVE
         self.linked = True
         self.running = self.queued = 0
@@ -86,6 +88,7 @@ class Members:
         self._matching: dict[frozenset[tuple[str, str]], list[Peer]] = {}
         self.highest_term = 0
         self.offset = 0  # what to add to the own wall clock for reference time (R12); renewed by `tick`
+        self._skew: int | None = None  # what to add to the own boot clock for it, as of the last tick
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._peers.values())
@@ -126,7 +129,7 @@ class Members:
             return
         peer.heard = boot
         peer.reading = max(peer.reading, beat.reading)
-        peer.offset = beat.wall - wall
+        peer.offset, peer.skew = beat.wall - wall, beat.wall - boot
         peer.running, peer.queued = beat.running, beat.queued
         self.highest_term = max(self.highest_term, beat.term)
         self._set(peer, MemberStatus.LEAVING if beat.leaving or peer.hello.retiring else MemberStatus.ALIVE)
@@ -143,9 +146,14 @@ class Members:
             if left:
                 self._set(peer, MemberStatus.LEFT)
 
-    def tick(self, boot: int) -> list[Peer]:
+    def now(self, boot: int, wall: int) -> int:
+        """Return reference time (R12). Between ticks it goes on with boot time: whoever sets the wall clock makes nothing due."""
+        return wall if self._skew is None else boot + self._skew
+
+    def tick(self, boot: int, wall: int) -> list[Peer]:
         """Let time pass: return the nodes that have just failed, and forget those that are long gone."""
-        self.offset = self._median_offset()
+        self.offset = self._median_offset(wall - boot)
+        self._skew = wall - boot + self.offset
         failed = []
         for peer in list(self._agents.values()):
             silent = boot - peer.heard
@@ -198,10 +206,10 @@ class Members:
         """Tell whether this server's clock is wrong by more than a second, by the majority of at least three (R12)."""
         return abs(self.offset) > CLOCK_OFF
 
-    def _median_offset(self) -> int:
-        """Return the median over all clocks that are alive, of three at least; below 20 ms it is the network, not a clock."""
-        offsets = [peer.offset for peer in self._peers.values() if peer.status is MemberStatus.ALIVE]
-        offset = median_low(offsets) if len(offsets) > 2 else 0  # noqa: PLR2004 - of two, nobody knows which is wrong
+    def _median_offset(self, own: int) -> int:
+        """Return the median skew of all that are alive, of three at least, less the own; below 20 ms it is the network."""
+        skews = [peer.skew for peer in self._peers.values() if peer.status is MemberStatus.ALIVE]
+        offset = median_low(skews) - own if len(skews) > 2 else 0  # noqa: PLR2004 - of two, nobody knows which is wrong
         return offset if abs(offset) > 20 * MILLISECOND else 0
 
     def _set(self, peer: Peer, status: MemberStatus) -> None:

@@ -98,7 +98,7 @@ class Scheduler:
 
     def now(self) -> int:
         """Return reference time (R12)."""
-        return self._clock.wall() + self._members.offset
+        return self._members.now(self._clock.boot(), self._clock.wall())
 
     # --- the loop ---------------------------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ class Scheduler:
     def _tick(self, boot: int) -> None:
         """See who is gone, and ask again where an answer is overdue."""
         assert self._dispatch is not None
-        self._members.tick(boot)
+        self._members.tick(boot, self._clock.wall())
         jump, self._skew = self.now() - boot - self._skew, self.now() - boot
         if abs(jump) > SECOND:
             log.warning("the clock was set by %+.1f s: what is due is planned again (R12)", jump / SECOND)

@@ -179,8 +179,11 @@ class TestR1Fence:
 
 class TestR12Clocks:
     def server(self, *others: str) -> Server:
-        server = Server(MemoryStore(), SystemClock(), "s1")
-        server.members.offset = 2 * SECOND
+        clock = SystemClock()
+        server = Server(MemoryStore(), clock, "s1")
+        for node in "abc":
+            hello = make_hello(node, wall=clock.wall() + 2 * SECOND)
+            server.members.hello(hello, "", 1, boot=clock.boot(), wall=clock.wall())
         server.board.servers = {name: Registration(nonce="1", link="") for name in ("s1", *others)}
         return server
 
@@ -189,6 +192,13 @@ class TestR12Clocks:
 
     def test_unless_it_is_the_only_one(self) -> None:
         assert self.server().election.may_stand()
+
+    def test_it_may_stand_again_when_its_clock_is_right(self) -> None:
+        server = self.server("s2")
+        assert not server.election.may_stand()
+        for peer in list(server.members):
+            server.members.closed(peer.agent, left=True)  # and with them all that said so
+        assert server.election.may_stand()
 
     def test_it_leads_no_longer(self) -> None:
         async def story(world: World) -> None:

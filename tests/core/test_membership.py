@@ -15,6 +15,10 @@ WALL = 5000 * SECOND
 WEB = frozenset({("role", "web")})
 
 
+def tick(members: Members, boot: int, wall: int = 0) -> list[Peer]:
+    return members.tick(boot, wall or WALL + boot - BOOT)
+
+
 @pytest.fixture
 def members() -> Members:
     return Members()
@@ -39,19 +43,19 @@ class TestAlive:
         peer = join(members)
         if not linked:
             members.closed(peer.agent, left=False)
-        assert members.tick(BOOT + patience) == []
-        assert members.tick(BOOT + patience + 1) == [peer]
+        assert tick(members, BOOT + patience) == []
+        assert tick(members, BOOT + patience + 1) == [peer]
         assert peer.status is MemberStatus.FAILED
         assert members.matching(WEB) == []
 
     def test_it_fails_once(self, members: Members) -> None:
         join(members)
-        members.tick(BOOT + SILENT + 1)
-        assert members.tick(BOOT + SILENT + 2) == []
+        tick(members, BOOT + SILENT + 1)
+        assert tick(members, BOOT + SILENT + 2) == []
 
     def test_a_heartbeat_brings_it_back(self, members: Members) -> None:
         peer = join(members)
-        members.tick(BOOT + SILENT + 1)
+        tick(members, BOOT + SILENT + 1)
         beat(members, boot=BOOT + 4 * SECOND)
         assert peer.status is MemberStatus.ALIVE
         assert members.matching(WEB) == [peer]
@@ -59,21 +63,21 @@ class TestAlive:
     def test_any_frame_counts_as_heard(self, members: Members) -> None:
         join(members)
         members.frame("a.boot.1", BOOT + SECOND)
-        assert members.tick(BOOT + SILENT + 1) == []
+        assert tick(members, BOOT + SILENT + 1) == []
 
     def test_one_that_left_stays_listed_as_such(self, members: Members) -> None:
         peer = join(members)
         members.closed(peer.agent, left=True)
-        assert members.tick(BOOT + SILENT + 1) == []
+        assert tick(members, BOOT + SILENT + 1) == []
         assert members.get("a") is peer
         assert peer.status is MemberStatus.LEFT
 
     def test_a_day_later_it_is_forgotten(self, members: Members) -> None:
         join(members)
-        members.tick(BOOT + SILENT + 1)
-        members.tick(BOOT + FORGET)
+        tick(members, BOOT + SILENT + 1)
+        tick(members, BOOT + FORGET)
         assert members.get("a")
-        members.tick(BOOT + FORGET + 1)
+        tick(members, BOOT + FORGET + 1)
         assert members.get("a") is None
 
     def test_one_that_leaves_gets_no_new_orders(self, members: Members) -> None:
@@ -197,9 +201,9 @@ class TestRetiring:
     def test_forgetting_it_leaves_the_newcomer_alone(self, members: Members) -> None:
         self.retire(members)
         newcomer = join(members, "a", "new.boot.2")
-        members.tick(BOOT + SILENT + 1)
+        tick(members, BOOT + SILENT + 1)
         beat(members, "new.boot.2", boot=BOOT + FORGET)
-        members.tick(BOOT + FORGET + 1)
+        tick(members, BOOT + FORGET + 1)
         assert members.agent("a.boot.1") is None
         assert members.get("a") is newcomer
 
@@ -208,7 +212,7 @@ class TestR12Clocks:
     def offset(self, members: Members, *offsets: int) -> int:
         for number, offset in enumerate(offsets):
             join(members, f"n{number}", wall=WALL + offset)
-        members.tick(BOOT)
+        tick(members, BOOT)
         return members.offset
 
     def test_reference_time_is_the_median_of_all_clocks(self, members: Members) -> None:
@@ -225,13 +229,24 @@ class TestR12Clocks:
         assert self.offset(members, 3600 * SECOND, 0, 0) == 0
         assert not members.clock_is_off
 
+    def test_setting_the_own_clock_moves_nothing_until_the_next_tick(self, members: Members) -> None:
+        assert members.now(BOOT, WALL) == WALL
+        tick(members, BOOT)
+        assert members.now(BOOT + SECOND, WALL + 60 * SECOND) == WALL + SECOND
+
+    def test_nor_then_while_others_can_tell_the_time(self, members: Members) -> None:
+        self.offset(members, 0, 0, 0)
+        tick(members, BOOT + SECOND, WALL + 61 * SECOND)
+        assert members.now(BOOT + SECOND, WALL + 61 * SECOND) == WALL + SECOND
+        assert members.offset == -60 * SECOND
+
     def test_what_is_below_20_ms_is_the_network(self, members: Members) -> None:
         assert self.offset(members, *[20 * MILLISECOND] * 3) == 0
 
     def test_clocks_of_failed_nodes_do_not_count(self, members: Members) -> None:
         self.offset(members, *[3 * SECOND] * 3)
-        members.tick(BOOT + SILENT + 1)
-        members.tick(BOOT + SILENT + 2)
+        tick(members, BOOT + SILENT + 1)
+        tick(members, BOOT + SILENT + 2)
         assert members.offset == 0
 
 

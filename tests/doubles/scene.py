@@ -78,7 +78,7 @@ class Scene:
         for peer in list(self.members):
             if peer.name not in self.silent:
                 self.members.heartbeat(peer.agent, Heartbeat(0, self.now, 0), boot=self.boot, wall=self.now)
-        self.members.tick(self.boot)
+        self.members.tick(self.boot, self.now)
 
     # --- what is decided ---
 
