@@ -16,7 +16,7 @@ class TookTooLongError(Exception):
     """It did not happen in time."""
 
 
-def until(probe: Callable[[], Value], what: str, patience: float = PATIENCE) -> Value:
+def until(probe: Callable[[], Value | None], what: str, patience: float = PATIENCE) -> Value:
     """Poll until the probe returns something true, and return that. Raises `TookTooLongError`."""
     deadline = time.monotonic() + patience
     while not (value := probe()):
