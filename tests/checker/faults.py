@@ -104,6 +104,7 @@ class Faults:
     def __init__(self, faults: Iterable[Fault], allow: Allowances) -> None:
         self.all = list(faults)
         self.allow = allow
+        self._forgetting = [fault for fault in self.all if harm_of(fault) & Harm.FORGETTING]
 
     def over(self, fault: Fault) -> int:
         """Return when everything goes as before."""
@@ -148,9 +149,8 @@ class Faults:
 
     def forgotten(self, instant: int) -> bool:
         """Tell whether the store may not know any more what it decided about an instant."""
-        lost = (fault for fault in self.all if harm_of(fault) & Harm.FORGETTING)
         early = self.allow.lookahead + self.allow.guard
-        return any(fault.since - early <= instant <= self.over(fault) for fault in lost)
+        return any(fault.since - early <= instant <= self.over(fault) for fault in self._forgetting)
 
     def unknown_kinds(self) -> set[str]:
         """Name the kinds that are not in the table."""

@@ -91,10 +91,10 @@ class Identity:
         records = [record for record in job.of(target.instant) if record.status != "revoked"] if target.instant else []
         first = {effect.execution: effect.node for effect in effects if effect.attempt == 1}
         done = list(first.values())
-        if not _short(target, done):
+        if not _short(target, done) and (effects or target.places.nodes):
             return Ruling(target, Fate.MET, "", effects), []
         ended = [r for r in records if r.id not in first and r.attempt == 1 and r.status in {"lost", "failed", "stopped"}]
-        if not _short(target, done + [record.node for record in ended]):
+        if ended and not _short(target, done + [record.node for record in ended]):
             lost = any(record.status == "lost" for record in ended)
             return Ruling(target, Fate.LOST if lost else Fate.ENDED, "", effects), []
         if (effects or ended) and not self._healthy_short(target, [*done, *(record.node for record in ended)]):

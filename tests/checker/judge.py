@@ -59,8 +59,8 @@ class Judge:
         self._faults = Faults(history.faults, self._allow)
         self._log = Log(history)
         puts = self._log.puts() if self._log and not self._log.doubts else None
-        self._targets = Targets(history, self._faults, puts)
         self._jobs = gather(history, self._log)
+        self._targets = Targets(history, self._faults, self._jobs, puts)
         self._matching = Identity(history, self._faults) if history.setup.identity else ByTime(history, self._faults)
 
     def judgement(self) -> Judgement:

@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import msgspec
 from checker import revisions
-from checker.faults import Faults
 from checker.history import (
     Allowances,
     Answer,
@@ -175,11 +174,6 @@ class Story:
     def judge(self, end: float = END) -> Judgement:
         """End the story, and judge it."""
         return judge(self.history(end))
-
-    def faults(self) -> Faults:
-        """Return its faults by themselves."""
-        history = self.history()
-        return Faults(history.faults, history.setup.allow)
 
 
 def wrong(judgement: Judgement) -> list[Wrong]:

@@ -12,8 +12,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from checker import oracle
+from checker.evidence import Job
 from checker.faults import Faults
-from checker.history import Answer, Effect, History, Kind, Record, Request, Spec
+from checker.history import Answer, Effect, History, Kind, Request, Spec
 from checker.places import Places, places
 from checker.spans import SECOND, Span
 from checker.versions import Put, Timeline, Version, timeline
@@ -65,28 +66,27 @@ class Target(NamedTuple):
 
 
 class Targets:
-    """The targets of all jobs. `unclear` names schedules that the oracle does not know."""
+    """The targets of all jobs. `unclear` names schedules that the oracle does not know.
 
-    def __init__(self, history: History, faults: Faults, log: Iterable[Put] | None = None) -> None:
+    Args:
+        history: what was set up, and when it ended.
+        faults: what may excuse something.
+        jobs: what is known of each job.
+        log: every version that was ever stored, if the store's log is whole.
+    """
+
+    def __init__(self, history: History, faults: Faults, jobs: dict[str, Job], log: Iterable[Put] | None = None) -> None:
         self._history = history
         self._allow = history.setup.allow
         self._faults = faults
+        self._jobs = jobs
         self.unclear: set[str] = set()
-        puts = defaultdict(list)
+        puts: dict[str, list[Put]] = defaultdict(list)
         for put in log or ():
             puts[put.job].append(put)
-        self._requests: dict[str, list[Request]] = defaultdict(list)
-        for request in history.requests:
-            self._requests[request.job].append(request)
-        self.timelines: dict[str, Timeline] = {
-            job: timeline(self._requests[job], self._allow, faults, None if log is None else puts[job]) for job in history.jobs()
-        }
-        self._effects: dict[str, list[Effect]] = defaultdict(list)
-        for effect in history.effects:
-            self._effects[effect.job].append(effect)
-        self._records: dict[str, list[Record]] = defaultdict(list)
-        for record in history.records:
-            self._records[record.run].append(record)
+        self.timelines: dict[str, Timeline] = {}
+        for name in history.jobs():
+            self.timelines[name] = timeline(jobs[name].requests, self._allow, faults, None if log is None else puts[name])
 
     def of(self, job: str) -> list[Target]:
         """Return a job's targets, by instant."""
@@ -140,7 +140,7 @@ class Targets:
         return ""
 
     def _deletions(self, job: str) -> Iterator[Span]:
-        for request in self._requests[job]:
+        for request in self._jobs[job].requests:
             if request.kind is Kind.DELETE and request.answer is not Answer.FAIL:
                 late = self._allow.linger if request.answer is Answer.UNKNOWN else 0
                 yield Span(request.begin, (request.end or request.begin) + late)
@@ -149,7 +149,7 @@ class Targets:
 
     def _asked(self, job: str) -> Iterator[Target]:
         demands: dict[object, list[Request]] = defaultdict(list)
-        for number, request in enumerate(self._requests[job]):
+        for number, request in enumerate(self._jobs[job].requests):
             if request.kind is Kind.RUN:
                 demands[request.key or number].append(request)
         for demand in demands.values():
@@ -176,9 +176,9 @@ class Targets:
 
     def _dependent(self, job: str) -> Iterator[Target]:
         parents = {version.spec.parent for version in self.timelines[job].versions if version.spec and version.spec.parent}
-        for parent in sorted(parents):
+        for parent in sorted(parents & self._jobs.keys()):
             runs: dict[str, list[Effect]] = defaultdict(list)
-            for effect in self._effects[parent]:
+            for effect in self._jobs[parent].effects:
                 runs[effect.run or effect.token].append(effect)
             for run, effects in runs.items():
                 yield from self._child(job, parent, run, effects)
@@ -195,7 +195,7 @@ class Targets:
         if good and specs:
             sure = self.timelines[job].around(end - guard, late + guard)
             certain = all(v.spec is not None and v.spec.parent == parent and not v.spec.disabled for v in sure)
-            statuses = {record.status for record in self._records[run]}
+            statuses = {record.status for record in self._jobs[parent].of(effects[0].group) if record.final and record.run == run}
             why = (
                 "" if certain and statuses == {"succeeded"} and len(good) == len(effects) else "its parent may not have succeeded"
             )

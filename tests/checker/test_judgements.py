@@ -152,6 +152,12 @@ PAIRS = [
         ticking([70]).skips(70, 70, "store_restored").fault("restore-store", 90, 91, since=60),
         (Wrong.MISSED,),
     ),
+    Pair(
+        "no node matches, and nothing says so",
+        ticking(TICKS, tags={"role": "none:1"}),
+        ticking(TICKS, tags={"role": "none:1"}).skips(10, 150, "no_target"),
+        (Wrong.MISSED,) * 15,
+    ),
     Pair("skipped without a reason", ticking([70]).skips(70, 70, ""), ticking(), (Wrong.MISSED,)),
     Pair(
         "the row of skips is another's",

@@ -314,6 +314,20 @@ def test_its_neighbour_is_not(pair: Pair) -> None:
     assert found(pair.good) == []
 
 
+def test_every_kind_that_revisions_can_show_is_in_the_table() -> None:
+    assert {kind for pair in PAIRS for kind in pair.kinds} == {
+        Wrong.UNIQUE_CLAIM,
+        Wrong.FENCED,
+        Wrong.ATOMIC_ADVANCE,
+        Wrong.STEADY_CURSOR,
+        Wrong.LEGAL_STATUS,
+        Wrong.ONE_SLOT,
+        Wrong.COUNTED_ONCE,
+        Wrong.TERMS,
+        Wrong.TAKEN_BACK,
+    }
+
+
 def test_it_says_where_to_look() -> None:
     (violation,) = found(slot().commit(12.5, state=state(20), run_20=run(20)))
     assert str(violation) == (

@@ -135,7 +135,7 @@ class Troubles:
         for number in range(count):
             await asyncio.sleep(self.random.uniform(1, 4))
             await acts[number % len(acts)]()
-            await asyncio.sleep(self.random.uniform(4, 25))
+            await asyncio.sleep(self.random.uniform(4, 12))
 
     def note(self, kind: str, begin: int, targets: tuple[str, ...]) -> None:
         self.witness.lines.append(Fault(kind=kind, begin=begin, end=self.witness.now, targets=targets))
@@ -284,7 +284,7 @@ BUGS: dict[Callable[[pytest.MonkeyPatch], None], set[Wrong]] = {
     edits_forget: {Wrong.TAKEN_BACK},
     counts_twice: {Wrong.COUNTED_ONCE},
 }
-SEEDS = range(1, 13)  # most bugs show at once; each in one of these stories
+SEEDS = range(2, 14)  # most bugs show at once; each in one of these stories
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from itertools import product
 
 import pytest
+from checker.evidence import gather
 from checker.faults import KINDS, Faults, Harm, tell
-from checker.history import Allowances, Answer, Fault, History, Kind, Spec
+from checker.history import Answer, Fault, History, Kind, Spec
 from checker.places import places
+from checker.revisions import Log
 from checker.spans import SECOND
 from checker.stories import NODES, START, Story, at, execution, ticking
 from checker.targets import Cause, Target, Targets
@@ -17,9 +19,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 
+def targets_of(history: History) -> Targets:
+    return Targets(history, Faults(history.faults, history.setup.allow), gather(history, Log(history)))
+
+
 def targets(story: Story, job: str = "tick", end: float = 160) -> list[Target]:
-    history = story.history(end)
-    return Targets(history, Faults(history.faults, history.setup.allow)).of(job)
+    return targets_of(story.history(end)).of(job)
 
 
 def needs(story: Story, end: float = 160) -> dict[float, str]:
@@ -120,7 +125,7 @@ def test_what_the_test_did_not_wait_for_need_not_be() -> None:
     assert found[100] == "the test ended too early for it"
     assert found[90] == ""
     history = History(Story().put(-20.0).start(50).lines)  # cut short
-    assert {target.why for target in Targets(history, Faults([], Allowances())).of("tick")} == {
+    assert {target.why for target in targets_of(history).of("tick")} == {
         "an edit was under way",
         "the test ended too early for it",
     }
@@ -135,7 +140,7 @@ def test_a_restored_store_owes_nothing_of_what_it_forgot() -> None:
 
 def test_a_schedule_that_is_not_clear_is_named() -> None:
     history = Story().put(schedule="H * * * *").history()
-    found = Targets(history, Faults([], Allowances()))
+    found = targets_of(history)
     assert found.of("tick") == []
     assert found.unclear == {"'H * * * *' is read differently by different crons"}
 
