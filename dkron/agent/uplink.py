@@ -146,7 +146,7 @@ class Uplinks:
 
     def start(self) -> None:
         """Begin to dial what is not dialled yet."""
-        for address in self._named | self._told:
+        for address in sorted(self._named | self._told):
             if address not in self._tasks:
                 uplink = self._uplinks[address] = Uplink(address)
                 self._tasks[address] = asyncio.create_task(self._keep(uplink))

@@ -87,7 +87,7 @@ class Relay:
     def beat(self, companion: Companion) -> None:
         """Introduce to a server that has just pulsed those agents that it does not hear."""
         before, companion.lacking = companion.lacking, self.agents() - companion.fellow.agents
-        for agent in companion.lacking - before:
+        for agent in sorted(companion.lacking - before):
             if session := self.hub.session(agent):
                 self._send(companion, agent, session.hello)
 
