@@ -225,9 +225,11 @@ class TakenBack:
             state: State | None = step.before(STATE + job)
             if before is None or state is None or not step.at:
                 continue
-            for _, _, run in step.runs(job, state.uid):
-                later = run is not None and run.trigger == "schedule" and run.group > step.at + self._guard
-                if run is not None and later and _armed(run) and not run.revoking:
+            for _, earlier, run in step.runs(job, state.uid):
+                if earlier is None or run is None:
+                    continue  # it is over, or claimed by the version that came with it
+                later = run.trigger == "schedule" and run.group > step.at + self._guard
+                if later and _armed(run) and not run.revoking:
                     says = "the job is edited or deleted, and the run stays armed"
                     yield Violation(Kind.TAKEN_BACK, job, says, run.group, step.revision)
 

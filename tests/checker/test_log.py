@@ -135,6 +135,12 @@ PAIRS = [
         (Wrong.TAKEN_BACK,),
     ),
     Pair(
+        "an edit forgets what is armed, and claims anew",
+        claimed().commit(8, job=job(owner="x"), state=state(20), run_20=run(20)),
+        claimed().commit(8, job=job(owner="x"), state=state(20), run_10=run(10, revoking=True), run_20=run(20)),
+        (Wrong.TAKEN_BACK,),
+    ),
+    Pair(
         "a deletion forgets what is armed",
         claimed().commit(8, job=None, state=None),
         claimed().commit(8, job=None, state=None, run_10=run(10, revoking=True)),
