@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
+from doubles.leader import Leader, leading
+from doubles.station import PLUGIN, Spares, Station
 
 from dkron.agent import reaper
 from dkron.agent.keeper import Keeper
@@ -107,3 +110,35 @@ def childless() -> Callable[[], bool]:
         return False
 
     return childless
+
+
+@pytest.fixture(scope="session")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that brings a plugin, as pip would install it."""
+    folder = tmp_path_factory.mktemp("plugins")
+    (folder / "dkron_test_script.py").write_text(PLUGIN)
+    metadata = folder / "dkron_test_script-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: dkron-test-script\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[dkron]\nscript = dkron_test_script\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spares(tmp_path_factory: pytest.TempPathFactory, plugins: Path) -> Iterator[Spares]:
+    spares = Spares(tmp_path_factory.mktemp("logs"), plugins)
+    yield spares
+    spares.close()
+
+
+@pytest_asyncio.fixture
+async def leader() -> AsyncIterator[Leader]:
+    async with leading() as leader:
+        yield leader
+
+
+@pytest.fixture
+def station(leader: Leader, tmp_path: Path, spares: Spares) -> Iterator[Station]:
+    station = Station(leader, tmp_path / "data", spares)
+    yield station
+    station.close()

@@ -2,110 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
-from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import psutil
 import pytest
-import pytest_asyncio
 from doubles.leader import CLOCK, Leader, leading, until
+from doubles.station import Spares, Station, pids_of
 
-from dkron.agent import slot
-from dkron.agent.settings import WorkerSettings
-from dkron.agent.startup import COMMAND, Workers, find_worker, fingerprint
 from dkron.core.clock import SECOND
-from dkron.core.errors import DkronError
 from dkron.core.messages import LEASE, Ask, Cancel, Echo, Goodbye, Halt, Outcome, State
 
 pytestmark = pytest.mark.processes
-LINGER = 0.5  # seconds that a worker waits here for acknowledgements, instead of five
-
-PLUGIN = """
-import os
-import msgspec
-from dkron.agent import worker
-from dkron.core.interfaces import Command, Outcome
-from dkron.plugins import hookimpl
-
-class Config(msgspec.Struct):
-    script: str
-
-class Script:
-    name = "script"
-    config = Config
-
-    def command(self, context):
-        return Command(argv=["/bin/sh", "-c", context.config.script])
-
-class Forever:
-    name = "forever"
-    config = Config
-
-    def run(self, context):
-        while True:
-            pass
-
-worker.LINGER = float(os.environ["LINGER"])
-
-@hookimpl
-def dkron_register_executors(settings):
-    return [Script(), Forever()]
-"""
-
-
-@pytest.fixture(scope="session")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that brings a plugin, as pip would install it."""
-    folder = tmp_path_factory.mktemp("plugins")
-    (folder / "dkron_test_script.py").write_text(PLUGIN)
-    metadata = folder / "dkron_test_script-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: dkron-test-script\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[dkron]\nscript = dkron_test_script\n")
-    return folder
-
-
-class Spares:
-    """Worker processes that wait for their settings. They get ready while others work: to import takes most of their start."""
-
-    def __init__(self, folder: Path, plugins: Path) -> None:
-        self._environment = {**os.environ, "PYTHONPATH": str(plugins), "LINGER": str(LINGER)}
-        self._logs = (folder / f"{number}.log" for number in count())
-        self._waiting = deque([self._begin(), self._begin()])
-
-    def take(self) -> tuple[subprocess.Popen[bytes], Path]:
-        """Return a process, and where its log goes."""
-        self._waiting.append(self._begin())
-        return self._waiting.popleft()
-
-    def close(self) -> None:
-        for process, _ in self._waiting:
-            process.kill()
-            process.communicate()
-
-    def _begin(self) -> tuple[subprocess.Popen[bytes], Path]:
-        path = next(self._logs)
-        with path.open("wb") as log:
-            process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stderr=log, env=self._environment)
-        return process, path
-
-
-@pytest.fixture(scope="module")
-def spares(tmp_path_factory: pytest.TempPathFactory, plugins: Path) -> Iterator[Spares]:
-    spares = Spares(tmp_path_factory.mktemp("logs"), plugins)
-    yield spares
-    spares.close()
 
 
 @pytest.fixture
@@ -117,73 +29,6 @@ def narrow(tmp_path: Path, plugins: Path) -> Iterator[Spares]:
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     yield spares
     spares.close()
-
-
-class Station:
-    """Starts workers in one data dir, and sees to their end."""
-
-    def __init__(self, leader: Leader, data_dir: Path, spares: Spares) -> None:
-        self.leader = leader
-        self.data_dir = data_dir
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.spares = spares
-        self._logs: list[Path] = []
-
-    @property
-    def log(self) -> str:
-        return "".join(path.read_text() for path in self._logs)
-
-    def settings(self, **changes: Any) -> WorkerSettings:
-        values: dict[str, Any] = {
-            "node": "n1",
-            "data_dir": str(self.data_dir),
-            "join": (self.leader.address,),
-            "only_plugins": ("dkron-test-script",),
-        }
-        return WorkerSettings(**(values | changes))
-
-    def start(self, **changes: Any) -> subprocess.Popen[bytes]:
-        process, log = self.spares.take()
-        self._logs.append(log)
-        assert process.stdin is not None
-        process.stdin.write(msgspec.json.encode(self.settings(**changes)))
-        process.stdin.close()
-        self.processes.append(process)
-        return process
-
-    async def begin(self, **changes: Any) -> subprocess.Popen[bytes]:
-        """Start a worker and wait until it is linked."""
-        before = set(self.leader.links)
-        process = self.start(**changes)
-        await until(lambda: set(self.leader.links) - before, "the link")
-        return process
-
-    async def exit_of(self, process: subprocess.Popen[bytes], patience: float = 20) -> int:
-        await until(lambda: process.poll() is not None, "the end of the worker", patience)
-        return process.returncode
-
-    def close(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-
-@pytest_asyncio.fixture
-async def leader() -> AsyncIterator[Leader]:
-    async with leading() as leader:
-        yield leader
-
-
-@pytest.fixture
-def station(leader: Leader, tmp_path: Path, spares: Spares) -> Iterator[Station]:
-    station = Station(leader, tmp_path / "data", spares)
-    yield station
-    station.close()
-
-
-def pids_of(marker: str) -> list[int]:
-    """Return the processes with this in their command line."""
-    return [process.pid for process in psutil.process_iter(["cmdline"]) if marker in " ".join(process.info["cmdline"] or ())]
 
 
 async def test_an_order_is_armed_run_and_reported(station: Station, leader: Leader) -> None:
@@ -477,138 +322,3 @@ class TestLeaving:
         process = await station.begin()
         shutil.rmtree(station.data_dir)
         assert await station.exit_of(process) == 0
-
-
-class TestSlot:
-    async def test_is_for_one_worker(self, station: Station) -> None:
-        first = await station.begin()
-        second = station.start()
-        assert await station.exit_of(second) == 1
-        assert f"a worker (pid {first.pid}) already runs in {station.data_dir}" in station.log
-
-    async def test_of_a_worker_that_retires_lets_another_begin(self, station: Station, leader: Leader, tmp_path: Path) -> None:
-        first = await station.begin()
-        old = leader.agent
-        leader.order("long", f"until [ -e {tmp_path}/gate ]; do sleep 0.02; done")
-        await leader.start_of("long")
-        found = await find_worker(str(station.data_dir))
-        assert found is not None
-        assert found.pid == first.pid
-        await found.retire()
-        assert await find_worker(str(station.data_dir)) is None
-        second = await station.begin(tags={"role": "new"})
-        leader.order("x")
-        assert (await leader.end_of("x")).agent == leader.agent != old
-        assert leader.agent.partition(".")[0] != old.partition(".")[0]
-        assert [hello.retiring for hello in leader.hellos if hello.agent == old] == [False, True]
-        assert first.poll() is None
-        (tmp_path / "gate").touch()
-        assert (await leader.end_of("long")).agent == old
-        assert await station.exit_of(first) == 0
-        assert [folder.name for folder in slot.folders(str(station.data_dir))] == ["1"]
-        assert second.poll() is None
-        assert await found.ended() == "it left"
-
-    async def test_of_a_worker_that_died_while_it_retired_is_not_forgotten(self, station: Station, leader: Leader) -> None:
-        first = await station.begin()
-        old = leader.agent
-        leader.order("long", "sleep 3608.5")
-        await leader.start_of("long")
-        found = await find_worker(str(station.data_dir))
-        assert found is not None
-        await found.retire()
-        second = await station.begin()
-        for process in (first, second):
-            process.kill()
-            process.wait()
-        await until(lambda: not pids_of("3608.5"))
-        await station.begin()
-        lost = await leader.end_of("long")
-        assert lost.outcome is Outcome.LOST
-        assert lost.agent.partition(".")[0] == old.partition(".")[0]
-        await until(lambda: [folder.name for folder in slot.folders(str(station.data_dir))] == ["1"])
-
-
-class TestStartup:
-    async def test_finds_what_fits_and_leads_it_to_a_server(self, station: Station, leader: Leader) -> None:
-        settings = station.settings(join=("127.0.0.1:9",))
-        workers = Workers()
-        assert await workers.find(settings.data_dir) is None
-        started = await workers.start(settings)
-        try:
-            await until(lambda: slot.holder(station.data_dir / "worker" / "0")[0] == started.pid)
-            await until_found(workers, settings.data_dir)
-            found = await workers.find(settings.data_dir)
-            assert found is not None
-            assert found.pid == started.pid
-            assert found.fits(settings)
-            assert found.fits(station.settings())  # where the servers are makes no other worker of it
-            for change in ({"tags": {"a": "b"}}, {"key": b"k"}, {"node": "n2"}, {"places": 3}):
-                assert not found.fits(station.settings(**change))
-            await found.meet((leader.address,))
-            await leader.met()
-        finally:
-            started.signal(signal.SIGTERM)
-            assert await asyncio.wait_for(started.ended(), 20) == "exit status 0"
-        started.signal(signal.SIGTERM)
-
-    async def test_by_exec_keeps_the_process(self, station: Station, leader: Leader) -> None:
-        settings = msgspec.json.encode(station.settings()).decode()
-        script = f"""
-import msgspec
-from dkron.agent.settings import WorkerSettings
-from dkron.agent.startup import exec_worker
-exec_worker(msgspec.json.decode({settings!r}, type=WorkerSettings))
-"""
-        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)  # noqa: ASYNC220
-        station.processes.append(process)
-        await leader.met()
-        assert psutil.Process(process.pid).cmdline()[-2:] == ["-m", "dkron.agent"]
-
-    async def test_that_no_server_wants_ends_with_a_sentence(self, station: Station) -> None:
-        async with leading(key=b"0123456789abcdef") as guarded:
-            station.leader = guarded
-            process = station.start()
-            assert await station.exit_of(process) == 1
-            assert "give the agent the same --encrypt" in station.log
-
-    async def test_gives_up_after_so_many_attempts(self, station: Station) -> None:
-        process = station.start(join=("127.0.0.1:9",), retry_max=2, retry_interval=SECOND)
-        assert await station.exit_of(process) == 1
-        assert "cannot be reached" in station.log
-
-    async def test_in_a_data_dir_that_cannot_be_ends_with_a_sentence(self, station: Station, tmp_path: Path) -> None:
-        (tmp_path / "file").write_text("")
-        process = station.start(data_dir=str(tmp_path / "file"))
-        assert await station.exit_of(process) == 1
-        assert "data-dir: " in station.log
-        assert "Traceback" not in station.log
-
-    async def test_without_executors_says_what_to_install(self, station: Station) -> None:
-        await station.begin(only_plugins=("none-such",))
-        assert "install one, such as dkron-shell-executor" in station.log
-
-
-async def until_found(workers: Workers, data_dir: str) -> None:
-    """Wait until the worker listens."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                await workers.find(data_dir)
-            except DkronError:
-                await asyncio.sleep(0.01)
-            else:
-                return
-
-
-def test_the_fingerprint_is_of_what_makes_a_worker() -> None:
-    one = WorkerSettings(node="n", data_dir="d", join=("a",))
-    assert fingerprint(one) == fingerprint(WorkerSettings(node="n", data_dir="d", join=("b",), slot=3))
-    assert fingerprint(one) != fingerprint(WorkerSettings(node="n", data_dir="d", drain=1))
-
-
-def test_the_worker_imports_neither_stores_nor_configuration() -> None:
-    script = "import dkron.agent.service, sys; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert {"aiohttp", "msgspec", "pluggy"} <= set(modules)
-    assert not {"pydantic", "pydantic_settings", "click", "croniter", "sqlite3", "yaml", "dkron.config"} & set(modules)

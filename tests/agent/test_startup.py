@@ -1,0 +1,159 @@
+"""How real workers take their place, and are found there."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+from doubles.leader import Leader, leading, until
+from doubles.station import Station, pids_of
+
+from dkron.agent import slot
+from dkron.agent.settings import WorkerSettings
+from dkron.agent.startup import Workers, find_worker, fingerprint
+from dkron.core.clock import SECOND
+from dkron.core.errors import DkronError
+from dkron.core.messages import Outcome
+
+pytestmark = pytest.mark.processes
+
+
+class TestSlot:
+    async def test_is_for_one_worker(self, station: Station) -> None:
+        first = await station.begin()
+        second = station.start()
+        assert await station.exit_of(second) == 1
+        assert f"a worker (pid {first.pid}) already runs in {station.data_dir}" in station.log
+
+    async def test_of_a_worker_that_retires_lets_another_begin(self, station: Station, leader: Leader, tmp_path: Path) -> None:
+        first = await station.begin()
+        old = leader.agent
+        leader.order("long", f"until [ -e {tmp_path}/gate ]; do sleep 0.02; done")
+        await leader.start_of("long")
+        found = await find_worker(str(station.data_dir))
+        assert found is not None
+        assert found.pid == first.pid
+        await found.retire()
+        assert await find_worker(str(station.data_dir)) is None
+        second = await station.begin(tags={"role": "new"})
+        leader.order("x")
+        assert (await leader.end_of("x")).agent == leader.agent != old
+        assert leader.agent.partition(".")[0] != old.partition(".")[0]
+        assert [hello.retiring for hello in leader.hellos if hello.agent == old] == [False, True]
+        assert first.poll() is None
+        (tmp_path / "gate").touch()
+        assert (await leader.end_of("long")).agent == old
+        assert await station.exit_of(first) == 0
+        assert [folder.name for folder in slot.folders(str(station.data_dir))] == ["1"]
+        assert second.poll() is None
+        assert await found.ended() == "it left"
+
+    async def test_of_a_worker_that_died_while_it_retired_is_not_forgotten(self, station: Station, leader: Leader) -> None:
+        first = await station.begin()
+        old = leader.agent
+        leader.order("long", "sleep 3608.5")
+        await leader.start_of("long")
+        found = await find_worker(str(station.data_dir))
+        assert found is not None
+        await found.retire()
+        second = await station.begin()
+        for process in (first, second):
+            process.kill()
+            process.wait()
+        await until(lambda: not pids_of("3608.5"))
+        await station.begin()
+        lost = await leader.end_of("long")
+        assert lost.outcome is Outcome.LOST
+        assert lost.agent.partition(".")[0] == old.partition(".")[0]
+        await until(lambda: [folder.name for folder in slot.folders(str(station.data_dir))] == ["1"])
+
+
+class TestStartup:
+    async def test_finds_what_fits_and_leads_it_to_a_server(self, station: Station, leader: Leader) -> None:
+        settings = station.settings(join=("127.0.0.1:9",))
+        workers = Workers()
+        assert await workers.find(settings.data_dir) is None
+        started = await workers.start(settings)
+        try:
+            await until(lambda: slot.holder(station.data_dir / "worker" / "0")[0] == started.pid)
+            await until_found(workers, settings.data_dir)
+            found = await workers.find(settings.data_dir)
+            assert found is not None
+            assert found.pid == started.pid
+            assert found.fits(settings)
+            assert found.fits(station.settings())  # where the servers are makes no other worker of it
+            for change in ({"tags": {"a": "b"}}, {"key": b"k"}, {"node": "n2"}, {"places": 3}):
+                assert not found.fits(station.settings(**change))
+            await found.meet((leader.address,))
+            await leader.met()
+        finally:
+            started.signal(signal.SIGTERM)
+            assert await asyncio.wait_for(started.ended(), 20) == "exit status 0"
+        started.signal(signal.SIGTERM)
+
+    async def test_by_exec_keeps_the_process(self, station: Station, leader: Leader) -> None:
+        settings = msgspec.json.encode(station.settings()).decode()
+        script = f"""
+import msgspec
+from dkron.agent.settings import WorkerSettings
+from dkron.agent.startup import exec_worker
+exec_worker(msgspec.json.decode({settings!r}, type=WorkerSettings))
+"""
+        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)  # noqa: ASYNC220
+        station.processes.append(process)
+        await leader.met()
+        assert psutil.Process(process.pid).cmdline()[-2:] == ["-m", "dkron.agent"]
+
+    async def test_that_no_server_wants_ends_with_a_sentence(self, station: Station) -> None:
+        async with leading(key=b"0123456789abcdef") as guarded:
+            station.leader = guarded
+            process = station.start()
+            assert await station.exit_of(process) == 1
+            assert "give the agent the same --encrypt" in station.log
+
+    async def test_gives_up_after_so_many_attempts(self, station: Station) -> None:
+        process = station.start(join=("127.0.0.1:9",), retry_max=2, retry_interval=SECOND)
+        assert await station.exit_of(process) == 1
+        assert "cannot be reached" in station.log
+
+    async def test_in_a_data_dir_that_cannot_be_ends_with_a_sentence(self, station: Station, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        process = station.start(data_dir=str(tmp_path / "file"))
+        assert await station.exit_of(process) == 1
+        assert "data-dir: " in station.log
+        assert "Traceback" not in station.log
+
+    async def test_without_executors_says_what_to_install(self, station: Station) -> None:
+        await station.begin(only_plugins=("none-such",))
+        assert "install one, such as dkron-shell-executor" in station.log
+
+
+async def until_found(workers: Workers, data_dir: str) -> None:
+    """Wait until the worker listens."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await workers.find(data_dir)
+            except DkronError:
+                await asyncio.sleep(0.01)
+            else:
+                return
+
+
+def test_the_fingerprint_is_of_what_makes_a_worker() -> None:
+    one = WorkerSettings(node="n", data_dir="d", join=("a",))
+    assert fingerprint(one) == fingerprint(WorkerSettings(node="n", data_dir="d", join=("b",), slot=3))
+    assert fingerprint(one) != fingerprint(WorkerSettings(node="n", data_dir="d", drain=1))
+
+
+def test_the_worker_imports_neither_stores_nor_configuration() -> None:
+    script = "import dkron.agent.service, sys; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert {"aiohttp", "msgspec", "pluggy"} <= set(modules)
+    assert not {"pydantic", "pydantic_settings", "click", "croniter", "sqlite3", "yaml", "dkron.config"} & set(modules)
