@@ -57,7 +57,8 @@ class Allegiance:
         self._leader: Uplink | None = None
         self._term = 0  # in which `_leader` leads
         self._linked_anew = False  # with `_leader`, from which nothing came since
-        self._store_revision = 0  # the newest that a server told of in the present term
+        self._store_revision = 0  # the newest that a server told of in the newest term
+        self._store_term = 0
         self._strange = False  # the cluster that we belong to is gone, and we may join another
         self.uplinks: Final = Uplinks(settings, clock, self, session)
 
@@ -109,7 +110,7 @@ class Allegiance:
             self._join(uplink, welcome.cluster)
         if uplink is self._leader:
             self._linked_anew = True
-        self._store_revision = max(self._store_revision, welcome.store_revision)
+        self._note(welcome.term, welcome.store_revision)
         self._orders.heard(welcome.term)
         self.uplinks.told(welcome.servers)
 
@@ -144,12 +145,18 @@ class Allegiance:
         same = term == self._term and self._leader is not None and self._leader.open
         if same and not self._linked_anew:
             return False  # also when frames of the leader come over another server, for one hop
-        if term != self._term:
-            self._store_revision = 0
+        self._note(term, 0)
         if not same:
             logger.info("server %s leads, or speaks for the leader", uplink.server, extra={"term": term})
         self._leader, self._term, self._linked_anew = uplink, term, False
         return True
+
+    def _note(self, term: int, store_revision: int) -> None:
+        """Remember how far the store has come in the newest term (R3)."""
+        if term > self._store_term:
+            self._store_term, self._store_revision = term, 0
+        if term == self._store_term:
+            self._store_revision = max(self._store_revision, store_revision)
 
     def _join(self, uplink: Uplink, cluster: str) -> None:
         lease = self._orders.lease_end
@@ -159,4 +166,5 @@ class Allegiance:
         if self.cluster:
             logger.warning("the node joins another cluster: its servers are gone", extra={"cluster": cluster})
             self._orders.join()
-        self.cluster, self._strange, self._store_revision, self._term = cluster, False, 0, 0
+        self.cluster, self._strange, self._term = cluster, False, 0
+        self._store_term = self._store_revision = 0

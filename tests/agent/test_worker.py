@@ -207,6 +207,14 @@ class TestLeaders:
             [hello] = second.hellos[:1]
             assert (hello.cluster, hello.term, hello.store_revision) == ("c1", 1, 7)
 
+    async def test_are_not_told_of_a_store_before_their_term(self, station: Station, leader: Leader) -> None:
+        await station.begin()
+        leader.term = 5
+        await until(lambda: leader.beats and leader.beats[-1].term == 5)
+        leader.links[leader.agent].abort("killed")
+        await until(lambda: len(leader.hellos) == 2, "the return")
+        assert [(hello.term, hello.store_revision) for hello in leader.hellos] == [(0, 0), (5, 0)]
+
     async def test_of_another_cluster_are_none_of_its_own(self, station: Station) -> None:
         async with leading(cluster="old") as old, leading("s2", cluster="new") as new:
             station.leader = old
