@@ -134,7 +134,7 @@ class Election:
             return None
         # What the board shows now is what this decision rests on: it moves on while the lease is granted.
         guards = {LEADER: self._board.leader_revision, CLUSTER: self._board.cluster_revision}
-        term = max(cluster.term, self._board.leader.term if self._board.leader else 0, self._members.highest_term) + 1
+        term = max(cluster.term, self._board.highest_term, self._members.highest_term) + 1
         seen = self._seen(max(cluster.term, self._board.leader.term if self._board.leader else 0))
         lease = await self._coordinator.lease(TTL)
         leader = Leader(server=self._server, nonce=self._nonce, term=term)

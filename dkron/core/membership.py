@@ -86,6 +86,8 @@ class Members:
         self._agents: dict[str, Peer] = {}
         self._heard: dict[str, int] = {}  # of incarnations that were replaced: they may still hold armed orders
         self._matching: dict[frozenset[tuple[str, str]], list[Peer]] = {}
+        self.opened = 0  # boot time from which nodes could come
+        self.arrived = 0  # boot time at which the last incarnation came that was not here
         self.highest_term = 0
         self.offset = 0  # what to add to the own wall clock for reference time (R12); renewed by `tick`
         self._skew: int | None = None  # what to add to the own boot clock for it, as of the last tick
@@ -107,6 +109,8 @@ class Members:
         self._agents[hello.agent] = peer
         old = self._peers.get(hello.node)
         same = old is not None and old.agent == hello.agent
+        if old is None or not same or not old.linked:
+            self.arrived = boot
         if hello.retiring:
             peer.status = MemberStatus.LEAVING
         elif old is not None and not same and not old.hello.retiring:  # one that retires goes on, and is heard, beside the new

@@ -126,7 +126,7 @@ def _decide_waiting(draft: Draft, run: Run, world: World) -> None:
         if run.group <= world.now or not run.executions:  # the ids of what was taken back are not used again
             draft.drop_run(run)
         return
-    placed = Reason.OVERLAP if job.forbids_overlap and occupied(draft, job, run.id) else world.place(job)
+    placed = Reason.OVERLAP if job.forbids_overlap and occupied(draft, job, run.id) else world.place_all(job)
     late = world.now - run.group if run.trigger is Trigger.SCHEDULE else 0
     if late > policy.duration(job.catchup_window, "catchup_window"):
         placed = Reason.MISSED
@@ -218,7 +218,7 @@ def _claimed(draft: Draft, job: Job, instant: int, world: World) -> Reason | Non
         return Reason.OVERLOADED
     if job.forbids_overlap and occupied(draft, job):
         return Reason.OVERLAP
-    placed = world.place(job)
+    placed = world.place_all(job)
     if isinstance(placed, Reason):
         return placed
     create(draft, job, Run(job=job.name, uid=job.uid, group=instant), placed, world)

@@ -11,7 +11,9 @@ from dkron.core.membership import Members, Peer
 from dkron.core.models import Execution, Job, Reason, Run, execution_id
 from dkron.core.selection import choose, wanted
 
-SETTLING = 3 * SECOND  # how long after a takeover a missing node does not yet count as missing
+SETTLING = 3 * SECOND  # how long after a server's start a missing node does not yet count as missing
+ARRIVING = 1 * SECOND  # nor while nodes still come: they are let in a few at a time
+LONGEST_SETTLING = 60 * SECOND
 
 
 class World(NamedTuple):
@@ -48,10 +50,18 @@ class World(NamedTuple):
             return Reason.OVERLOADED
         return choose(roomy, want.most if count is None else count, self.random) or Reason.NO_TARGET
 
+    def place_all(self, job: Job) -> list[Peer] | Reason:
+        """Choose the nodes for a due instant: as long as some may be on their way back, not fewer than it should be."""
+        placed, most = self.place(job), wanted(job.tags).most
+        if not isinstance(placed, Reason) and not self.settled and (most is None or len(placed) < most):
+            return Reason.NO_TARGET
+        return placed
+
     @property
     def settled(self) -> bool:
-        """Tell whether the nodes that are there have had the time to find this leader."""
-        return self.boot - self.takeover >= SETTLING
+        """Tell whether the nodes that are there have had the time to find this server."""
+        opened, arrived = self.boot - self.members.opened, self.boot - self.members.arrived
+        return opened >= SETTLING and (arrived >= ARRIVING or opened >= LONGEST_SETTLING)
 
     def lease_end(self, agent: str) -> int:
         """Return the reference time from which an unreachable incarnation surely starts nothing (R4)."""

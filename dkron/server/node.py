@@ -235,6 +235,7 @@ class Node:
             await self._open_stores()
         await self._serve_api()
         link = await self._acceptor.listen(self._settings.link)
+        self._members.opened = self._clock.boot()
         log.info("agents link at %s, the API is at http://%s/v1", link, self._settings.http)
         self._task(self._take_part())
         self._task(self._hub.watch())

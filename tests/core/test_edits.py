@@ -63,7 +63,7 @@ class TestPut:
 
     def test_what_cannot_be_decided_yet_is_missed_and_not_forgotten(self) -> None:
         scene = Scene(make_job(), ())
-        scene.takeover = scene.boot
+        scene.takeover = scene.members.opened = scene.boot
         scene.forward(2 * SECOND)
         scene.put(make_job(owner="alice"))
         assert state(scene).skips == Skips(Reason.MISSED, NOW + SECOND, NOW + 2 * SECOND, 2)

@@ -182,7 +182,7 @@ class TestRetries:
         scene.report(scene.execution, outcome=Outcome.FAILED)
         scene.members.closed("a0.boot.1", left=True)
         scene.now, scene.boot = scene.now + SECOND, scene.boot + SECOND
-        scene.takeover = scene.boot
+        scene.takeover = scene.members.opened = scene.boot
         scene.wake()
         assert scene.execution.status is Status.WAITING
 

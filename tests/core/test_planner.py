@@ -184,7 +184,7 @@ class TestTakeover:
         """Return a job that is due each second, after so many seconds without a leader."""
         scene = Scene(make_job(**fields))
         scene.forward(gap * SECOND)
-        scene.since, scene.takeover = scene.now, scene.boot
+        scene.since, scene.takeover, scene.members.opened = scene.now, scene.boot, scene.boot
         return scene
 
     def test_what_fell_due_in_the_gap_is_caught_up_and_late_or_not(self) -> None:
@@ -223,6 +223,24 @@ class TestTakeover:
         scene.join("a0")
         scene.wake()
         assert seconds(scene) == list(range(1, 13))
+
+    @pytest.mark.parametrize("tags", [{"role": "web"}, {"role": "web:2"}])
+    def test_it_does_not_leave_out_who_is_still_on_the_way(self, tags: dict[str, str]) -> None:
+        scene = Scene(make_job(tags=tags), led_for=0)
+        scene.wake()
+        assert scene.runs == []
+        scene.join("a1")
+        for _ in range(3):
+            scene.forward(SECOND)
+            scene.wake()
+        assert {e.node for run in scene.runs for e in run.executions} == {"a0", "a1"}
+        assert all(len(run.executions) == 2 for run in scene.runs)
+        assert seconds(scene)[0] == 1
+
+    def test_where_one_is_enough_it_takes_who_is_here(self) -> None:
+        scene = Scene(make_job(), led_for=0)
+        scene.wake()
+        assert seconds(scene) == [1, 2]
 
     def test_but_not_for_ever(self) -> None:
         scene = self.takeover(2)
@@ -339,10 +357,10 @@ class TestWaitingRuns:
     def test_after_a_takeover_it_waits_for_nodes(self) -> None:
         scene = self.born()
         scene.members.closed("a0.boot.1", left=True)
-        scene.takeover = scene.boot
+        scene.members.opened = scene.boot
         scene.wake()
         assert scene.run.executions == ()
-        scene.takeover -= SETTLING
+        scene.members.opened -= SETTLING
         scene.wake()
         assert skips(scene).reason is Reason.NO_TARGET
 

@@ -229,7 +229,7 @@ class TestRetarget:
 
     def test_after_a_takeover_it_waits_for_nodes_to_come(self) -> None:
         scene = start()
-        scene.takeover = scene.boot
+        scene.takeover = scene.members.opened = scene.boot
         scene.members.closed("a0.boot.1", left=True)
         scene.report(scene.execution, State.VOID)
         assert statuses(scene) == [Status.REVOKED]

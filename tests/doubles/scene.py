@@ -46,6 +46,7 @@ class Scene:
         self.revision = 100
         self.board = Board()
         self.members = Members()
+        self.members.opened = self.takeover
         self.silent: set[str] = set()
         self.records: dict[str, Record] = {}
         self.drafts: list[Draft] = []
@@ -54,6 +55,7 @@ class Scene:
         self.name = job.name if job else "job"
         for node in nodes:
             self.join(node)
+        self.members.arrived = self.takeover
         if job is not None:
             self.put(job)
 

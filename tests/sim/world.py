@@ -153,6 +153,7 @@ class Server:
     async def start(self) -> None:
         await self.coordinator.open()
         await self.results.open()
+        self.members.opened = self.clock.boot()
         self.task = asyncio.create_task(self.leading.run())
 
     def send(self, agent: str, message: ToAgent) -> bool:
