@@ -65,10 +65,11 @@ class AtomicAdvance:
             if run.trigger != "schedule":
                 continue
             before, after = step.before(STATE + run.job), step.after(STATE + run.job)
+            edited = JOBS + run.job in step.changed  # then the cursor goes back over what is taken back, before it goes on
             if after is None or STATE + run.job not in step.changed:
                 says = "the run is created, but the cursor does not move in the same revision"
                 yield Violation(Kind.ATOMIC_ADVANCE, run.job, says, run.group, step.revision)
-            elif not (before.cursor if before else 0) < run.group <= after.cursor:  # the job itself may be new
+            elif not (0 if edited or before is None else before.cursor) < run.group <= after.cursor:
                 says = f"the run is created, but the cursor moves from {clock(before.cursor)} to {clock(after.cursor)}"
                 yield Violation(Kind.ATOMIC_ADVANCE, run.job, says, run.group, step.revision)
 

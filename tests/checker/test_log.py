@@ -93,6 +93,12 @@ PAIRS = [
         (Wrong.ATOMIC_ADVANCE,),
     ),
     Pair(
+        "behind the cursor, without an edit that takes it back",
+        claimed().commit(8, state=state(9), run_9=run(9)),
+        claimed().commit(8, job=job(owner="x"), state=state(9), run_9=run(9), run_10=run(10, revoking=True)),
+        (Wrong.ATOMIC_ADVANCE, Wrong.STEADY_CURSOR),
+    ),
+    Pair(
         "a manual run moves no cursor",
         begun().commit(run_7=run(7)),
         begun().commit(run_7=run(7, trigger="manual")),
