@@ -77,10 +77,14 @@ class Etcd:
 
     def start(self) -> None:
         """Start all that do not run, and wait until all are healthy."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start all that do not run."""
         for member in self.members:
             if not member.running:
                 member.start()
-        self.wait()
 
     def wait(self) -> None:
         """Wait until all members are healthy."""

@@ -1,7 +1,7 @@
 """What can be done to a cluster: small objects with a begin and an end, named as the checker names them.
 
-`end` mends what `begin` broke, and waits until what was broken is up again. What cannot be done on this machine says so in
-`lacks`.
+`end` mends what `begin` broke; `wait` returns when what was broken is up again. So several can be begun, and ended, at once. What
+cannot be done on this machine says so in `lacks`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import signal
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from cluster.clocks import library
 from cluster.etcd import Etcd, Member
@@ -25,6 +25,7 @@ from cluster.waiting import until
 from cluster.wires import LINK, SERVER, Cut
 
 UP: Final = 60.0  # seconds that a machine has to come back
+SAVED: Final = "saved"
 
 
 class Trouble(ABC):
@@ -50,6 +51,9 @@ class Trouble(ABC):
     def end(self) -> None:
         """Mend it."""
 
+    def wait(self) -> None:  # noqa: B027 - most are over when they are mended
+        """Wait until everything is up again. Raises `TookTooLongError`."""
+
     def __str__(self) -> str:
         return f"{self.kind} {' '.join(self.targets)}".rstrip()
 
@@ -69,6 +73,9 @@ class OnMachines(Trouble):
         for machine in self.machines:
             if not machine.running:
                 machine.start()
+
+    def wait(self) -> None:
+        """Wait until they are up."""
         for machine in self.machines:
             until(machine.is_up, f"the return of {machine.name}", UP)
 
@@ -213,7 +220,11 @@ class OnStore(Trouble):
 
     def end(self) -> None:
         """Start what was killed."""
-        self.etcd.start()
+        self.etcd.launch()
+
+    def wait(self) -> None:
+        """Wait until all members are healthy."""
+        self.etcd.wait()
 
 
 class KillStore(OnStore):
@@ -416,22 +427,43 @@ class ResetLink(CutLink):
         self.end()
 
 
+class Log(Protocol):
+    """Whoever watches the store, and has to know that it goes back."""
+
+    def suspend(self) -> None:
+        """Hear everything there is, and then no more."""
+
+    def resume(self, base: int) -> None:
+        """Go on, after that revision."""
+
+
+class Save(OnStore):
+    """A copy is made of the store, for which it has to be stopped."""
+
+    kind = "pause-store"
+
+    def begin(self) -> None:
+        """Do it."""
+        self.detail = f"to save it, at revision {self.etcd.save(SAVED)}"
+
+
 class RestoreStore(OnWires):
-    """The store goes back to what was saved, while no server can reach it."""
+    """The store goes back to what was saved at `since`, while no server can reach it."""
 
     kind = "restore-store"
 
-    def __init__(self, fleet: Fleet, saved: str, since: int) -> None:
+    def __init__(self, fleet: Fleet, since: int, log: Log) -> None:
         super().__init__(fleet, How(), *(member.name for member in fleet.etcd.members))
-        self.saved = saved
         self.since = since
-        self.base = 0  # the revision at which it goes on
+        self._log = log
 
     def begin(self) -> None:
         """Do it."""
         self.cut([f"{server}-{member.name}" for server in self.fleet.servers for member in self.fleet.etcd.members])
-        self.base = self.fleet.etcd.restore(self.saved)
-        self.detail = f"at revision {self.base}"
+        self._log.suspend()
+        base = self.fleet.etcd.restore(SAVED)
+        self._log.resume(base)
+        self.detail = f"to revision {base}"
 
 
 # --- clocks and disks ---------------------------------------------------------------------------------------------------------
@@ -533,12 +565,3 @@ class FullDisk(OnMachines):
         """Make room."""
         self.disk.free()
         super().end()
-
-
-def all_of(troubles: Iterable[Trouble]) -> ExitStack:
-    """Begin several at once; they end with the context."""
-    stack = ExitStack()
-    for trouble in troubles:
-        trouble.begin()
-        stack.callback(trouble.end)
-    return stack

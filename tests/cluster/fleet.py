@@ -136,3 +136,8 @@ class Fleet:
 
     def _leading(self) -> Server | None:
         return next((server for server in self.servers.values() if server.running and server.leads()), None)
+
+    def followers(self) -> list[Server]:
+        """Return the servers that do not lead."""
+        leader = self.leader()
+        return [server for server in self.servers.values() if server is not leader]

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from cluster.api import Api
 from cluster.clocks import WallClock, library
-from cluster.processes import Process, on_machine, send, strike
+from cluster.processes import Process, machine_of, on_machine, send, strike
 from cluster.waiting import until
 
 PROGRAM: Final = (str(Path(sys.executable).parent / "dkron"),)
@@ -49,7 +49,7 @@ class Machine(Process):
         """Return the process of the worker: it holds the newest slot of the data dir. 0 if there is none."""
         for lock in sorted((self.data / "worker").glob("[0-9]*/lock"), key=lambda path: -int(path.parent.name)):
             words = lock.read_text().split()
-            if words and words[1:] != ["retiring"] and int(words[0]) in on_machine(self.folder):
+            if words and words[1:] != ["retiring"] and machine_of(int(words[0])) == str(self.folder):
                 return int(words[0])
         return 0
 
@@ -74,7 +74,7 @@ class Machine(Process):
         """End the worker as a crash does; its keeper ends its jobs. A server starts another one."""
         pid = self.worker()
         send([pid] if pid else [], signal.SIGKILL)
-        until(lambda: pid not in self.all(), f"the end of the worker on {self.name}")
+        until(lambda: machine_of(pid) != str(self.folder), f"the end of the worker on {self.name}")
 
     def is_up(self) -> bool:
         """Tell whether it can do its work, as far as it knows itself."""

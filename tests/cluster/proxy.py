@@ -24,7 +24,13 @@ from typing import Any, Final, NamedTuple
 
 LOOPBACK: Final = "127.0.0.1"
 CHUNK: Final = 1 << 16
-LOOK: Final = 0.02  # seconds between two looks at whether a target listens again
+LOOK: Final = 0.1  # seconds between two looks at who listens: a long table
+SOON: Final = (
+    0.0,
+    0.02,
+    0.05,
+)  # seconds until such looks after the end of a connection: a process that dies closes its doors last
+HELD: Final = 0.02  # seconds between two looks of a new connection at whether it may go on
 FIRST: Final = 10.0  # seconds that a connection has to say its first line
 LISTENS: Final = "0A"
 MACHINE: Final = b"CLUSTER_MACHINE="
@@ -239,7 +245,7 @@ class Connection:
     async def _until_allowed(self) -> None:
         """Wait, before the target is even dialled, while nothing may pass upwards."""
         while not self._ended.is_set() and any(map(_holds_back, self.proxy.rules.of(self))):  # noqa: ASYNC110
-            await asyncio.sleep(LOOK)  # rules come from outside, seldom
+            await asyncio.sleep(HELD)
 
     async def _over(self, up: asyncio.Task[None], down: asyncio.Task[None], over: asyncio.Task[Any]) -> None:
         """Wait until one end is gone and may be known to be; in a half-open connection, until that is healed."""
@@ -250,6 +256,7 @@ class Connection:
             await over
         if down.done():
             await self.proxy.look()  # before its clients hear of it, the door of a dead process is closed
+            self.proxy.look_soon()
 
     def obey(self) -> None:
         """Do as the rules say that are in force now."""
@@ -301,6 +308,7 @@ class Proxy:
         self.rules = rules
         self.connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
+        self._looks: asyncio.Task[None] | None = None
 
     async def look(self, listening: frozenset[int] | None = None) -> None:
         """Open the door if the target takes connections and no rule forbids it, else close it."""
@@ -310,6 +318,16 @@ class Proxy:
         elif self._server is not None:
             self._server.close()
             self._server = None
+
+    def look_soon(self) -> None:
+        """Look a few times more."""
+        if self._looks is None or self._looks.done():
+            self._looks = asyncio.create_task(self._look_again())
+
+    async def _look_again(self) -> None:
+        for pause in SOON:
+            await asyncio.sleep(pause)
+            await self.look()
 
     def _forbidden(self) -> bool:
         return any(rule.closes_door and rule.concerns(self.name, "", "") for rule in self.rules.values())
