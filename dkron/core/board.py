@@ -196,7 +196,7 @@ class Board:
     def set_state(self, name: str, state: JobState | None, revision: int) -> None:
         """Take over what happened to a job."""
         desk = self.desk(name)
-        desk.state, desk.state_revision = state, revision
+        desk.state, desk.state_revision = state, revision if state else 0
         self.tidy(desk)
 
     def set_run(self, name: str, run_id: str, run: Run | None, revision: int) -> None:

@@ -52,7 +52,7 @@ class Desk:
 
     def set_job(self, job: Job | None, revision: int) -> None:
         """Take over the specification that the store has now."""
-        self.job, self.job_revision, self.due, self.schedule = job, revision, None, None
+        self.job, self.job_revision, self.due, self.schedule = job, revision if job else 0, None, None
         try:
             self.schedule = schedule_of(job) if job else None
         except InvalidInputError as error:  # by another version, or a zone that is missing here: only this job stands still

@@ -271,6 +271,16 @@ class TestDemands:
 
         tell(story)
 
+    def test_a_job_is_made_anew_while_the_one_before_still_runs(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual())
+            world.report(await world.run_now(), State.RUNNING, started_at=world.clock.wall())
+            await world.scheduler.ask("job", edits.delete)
+            await world.put(manual(uid="another0"))
+            assert world.board.desks["job"].job
+
+        tell(story)
+
     def test_it_tells_in_which_term_it_leads(self) -> None:
         async def story(world: World) -> None:
             assert (world.scheduler.leads, world.scheduler.term) == (True, 4)
