@@ -44,14 +44,15 @@ class LogBook:
                 yield Violation(Wrong.EFFECT_HAS_CLAIM, job.name, says, effect.group, 0, effect.execution, effect.begin)
 
     def _off_record(self, job: Job) -> Iterator[Violation]:
-        """Every execution that is over is on record, unless the job is gone with all its records."""
+        """Every execution that is over is on record, unless the job is gone with all its records, or it was taken back."""
         if any(request.kind is Kind.DELETE for request in job.requests):
             return
         live = {execution.id for run in self._left for execution in run.executions}
         for execution, states in job.stored.items():
             group = group_of(execution)
             known = execution in live or execution in job.records or job.row(group) or self._faults.forgotten(group)
-            if states[-1].status != "revoked" and not known:
+            back = states[-1].status == "revoked" or (states[-1].revoking and execution not in job.executions)
+            if not back and not known:
                 says = f"it was {states[-1].status} in the store's log, and is nowhere on record"
                 yield Violation(Wrong.ON_RECORD, job.name, says, group, 0, execution)
 

@@ -14,6 +14,7 @@ import msgspec
 from checker import answers
 from checker.history import NOTHING, OPEN, Change, History, Record, Spec
 from checker.versions import Put
+from msgspec import structs
 
 LEADER, CLUSTER = "c/leader", "c/cluster"
 JOBS, STATE, RUNS, RECORDS = "c/jobs/", "c/state/", "c/runs/", "h/executions/"
@@ -31,6 +32,7 @@ class Execution(msgspec.Struct, frozen=True):
     status: str = "armed"
     start_at: int = 0
     gone: bool = False
+    revoking: bool = False  # not stored here: its run was being taken back
 
     @property
     def open(self) -> bool:
@@ -275,7 +277,8 @@ class Log:
                 value = decode(line)
                 if isinstance(value, Run):
                     for execution in value.executions:
-                        found.setdefault(execution.id, []).append((value.job, execution))
+                        state = structs.replace(execution, revoking=value.revoking)
+                        found.setdefault(execution.id, []).append((value.job, state))
         return found
 
 

@@ -415,14 +415,17 @@ def test_what_a_restored_store_still_knows_counts() -> None:
 # --- the log against the rest -------------------------------------------------------------------------------------------------
 
 
-def logged(*, but: int = 0, **put: Any) -> Story:
-    """Tell the story of the ticking job, with the store's log of it; at one instant nothing was logged."""
+def logged(*, but: int = 0, back: int = 0, **put: Any) -> Story:
+    """Tell the story of the ticking job, with the store's log of it: without one instant, and with a run that was taken back."""
     story = ticking(mark="m", **put)
     ledger = begun()
     for due in TICKS:
         if due != but:
             ledger.commit(due - 2, state=state(due, success_count=due // 10 - 1), **{f"run_{due}": run(due)})
             ledger.commit(due + 1, state=state(due, success_count=due // 10), **{f"run_{due}": None})
+    if back:
+        for run_now in (run(back, trigger="manual"), run(back, trigger="manual", revoking=True), None):
+            ledger.commit(back, **{f"run_{back}": run_now})
     story.lines += ledger.lines
     return story
 
@@ -475,3 +478,11 @@ def test_an_edit_that_nobody_asked_for() -> None:
 def test_the_log_tells_whether_an_edit_without_an_answer_was_done() -> None:
     story = logged().put(72.0, mark="n", answer=Answer.UNKNOWN, disabled=True)
     assert all(ruling.target.required for ruling in story.judge().rulings if at(60) < ruling.target.instant < at(140))
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_what_was_taken_back_is_not_on_record(*, started: bool) -> None:
+    story = logged(back=155)
+    if started:
+        story.start(155)
+    assert (Wrong.ON_RECORD in wrong(story.judge())) is started
