@@ -77,7 +77,7 @@ class OnMachines(Trouble):
     def wait(self) -> None:
         """Wait until they are up."""
         for machine in self.machines:
-            until(machine.is_up, f"the return of {machine.name}", UP)
+            until(machine.is_up, f"the return of {machine.name}", UP, machine.reasons)
 
 
 class KillServer(OnMachines):
@@ -192,7 +192,7 @@ class Restart(OnMachines):
         for machine in self.machines:
             machine.stop(UP)
             machine.start()
-            until(machine.is_up, f"the return of {machine.name}", UP)
+            until(machine.is_up, f"the return of {machine.name}", UP, machine.reasons)
 
 
 class RestartServer(Restart):

@@ -94,8 +94,8 @@ class Fleet:
     def wait(self, patience: float = PATIENCE) -> None:
         """Wait until everything is up, somebody leads, and sees all nodes alive."""
         for machine in self.machines.values():
-            until(machine.is_up, f"the readiness of {machine.name}", patience)
-        until(lambda: self.missing() == set(), f"the arrival of {self.missing()}", patience)
+            until(machine.is_up, f"the readiness of {machine.name}", patience, machine.reasons)
+        until(lambda: not self.missing(), "the arrival of all nodes", patience, lambda: f"missing: {self.missing()}")
 
     def missing(self) -> set[str]:
         """Name the nodes that the leader does not see alive; all of them if nobody leads."""

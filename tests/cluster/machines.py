@@ -80,6 +80,10 @@ class Machine(Process):
         """Tell whether it can do its work, as far as it knows itself."""
         return bool(self.worker())
 
+    def reasons(self) -> str:
+        """Return why it is not up."""
+        return "" if self.worker() else "it has no worker"
+
 
 class Agent(Machine):
     """A worker alone: its process is the worker."""
@@ -102,6 +106,11 @@ class Server(Machine):
     def leads(self) -> bool:
         """Tell whether it says that it leads."""
         return self.api.get("/v1/isleader", timeout=1.0) is not None
+
+    def reasons(self) -> str:
+        """Return why it is not ready, as it says."""
+        health = self.api.get("/health", timeout=1.0)
+        return "; ".join(health["reasons"]) if health else "it does not answer"
 
     def ready(self) -> bool:
         """Tell whether it says that it could take and decide a job now."""

@@ -156,9 +156,10 @@ class Lane:
             await self._open.wait()
             if not data:
                 return
-            writer.write(data)
-            with suppress(OSError):
-                await writer.drain()
+            if not writer.is_closing():  # else it is lost, as on its way to a dead host
+                writer.write(data)
+                with suppress(OSError):
+                    await writer.drain()
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:

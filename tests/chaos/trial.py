@@ -1,0 +1,51 @@
+"""A cluster of dkron's own under trial: what it consists of, and how strictly it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from chaos.experiment import Experiment, Say, Title
+from chaos.jobs import Kind
+from chaos.plans import CLOCKED, Blow, Means
+from checker.judge import Judgement
+from cluster.fleet import Fleet
+from cluster.machines import PROGRAM
+
+FLAGS: Final = ("--retention", "0")  # every execution is kept: the judge wants to see it
+START: Final = 120.0  # seconds until a cluster has to be up, on a machine that has other things to do
+
+Plan = Callable[[Means], Iterable[Blow]]
+
+
+def run(
+    folder: Path, title: Title, kinds: Sequence[Kind], plan: Plan, *, say: Say, program: Sequence[str] = PROGRAM
+) -> tuple[Judgement, Experiment]:
+    """Start a cluster, do to it what the plan says, end it, and judge. A plan may end early by KeyboardInterrupt."""
+    with ExitStack() as stack:
+        fleet = stack.enter_context(
+            Fleet(folder / "cluster", servers=3, agents=3, members=3, program=program, flags=FLAGS, clocks=CLOCKED)
+        )
+        apis = [server.api for server in fleet.servers.values()]
+        experiment = stack.enter_context(Experiment(folder, title, fleet.nodes, apis, say=say))
+        fleet.etcd.start()
+        means = Means(fleet, experiment.watch(fleet.etcd), experiment.witness.now)
+        for disk in means.disks.values():
+            disk.mount()
+            stack.callback(disk.unmount)
+        fleet.start(START)
+        experiment.say("the cluster is up")
+        experiment.come_back = fleet.wait
+        experiment.work(kinds)
+        _inflict(experiment, plan(means))
+        return experiment.finish(), experiment
+
+
+def _inflict(experiment: Experiment, blows: Iterable[Blow]) -> None:
+    try:
+        for blow in blows:
+            experiment.inflict(blow)
+    except KeyboardInterrupt:
+        experiment.say("interrupted")
