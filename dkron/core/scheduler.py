@@ -26,7 +26,7 @@ from dkron.core.clock import MILLISECOND, SECOND, Clock
 from dkron.core.desk import Desk, Draft
 from dkron.core.dispatch import Dispatcher, Send
 from dkron.core.election import Leadership
-from dkron.core.errors import DkronError, GuardFailedError, NotLeaderError, StoreError
+from dkron.core.errors import DkronError, GuardFailedError, NotLeaderError, OutcomeUnknownError, StoreError
 from dkron.core.interfaces import Coordinator, Observer, Saver
 from dkron.core.membership import Members, Peer
 from dkron.core.messages import LOOKAHEAD, Heartbeat, Report, State
@@ -81,6 +81,7 @@ class Scheduler:
         self._agenda = Agenda(board.desks)
         self._standby = Standby(self._agenda, clock, self.now)
         self._ready: deque[Desk] = deque()
+        self._asked: set[asyncio.Future[object]] = set()
         self._bell = asyncio.Event()
         self._since = self._restored = 0
         self._asked_again = 0
@@ -185,6 +186,11 @@ class Scheduler:
         for desk in self._board.desks.values():
             for event in cast("list[Event]", desk.inbox or ()):
                 _fail(event, NotLeaderError())
+        for answer in self._asked:
+            if not answer.done():  # decided, and perhaps written
+                answer.set_exception(
+                    OutcomeUnknownError("this server leads no longer; it may be done, so look before you repeat it")
+                )
 
     def follow(self, names: Iterable[str]) -> None:
         """Note that these jobs have changed while another server leads."""
@@ -225,6 +231,8 @@ class Scheduler:
         if not self.leads:
             raise NotLeaderError(self._board.leader.server if self._board.leader else "")
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._asked.add(answer)
+        answer.add_done_callback(self._asked.discard)
         self._post(self._board.desk(name), Event(decide, answer))
         return cast("Result", await answer)
 
@@ -298,14 +306,16 @@ class Scheduler:
         desk.busy = True
         for said in draft.late:
             self._saver.late(said)
-        written = partial(self._write, draft, answers)
+        written = partial(self._write, self._leadership, draft, answers)
         if draft.records:
             self._saver.save(draft.records, written)
         else:
             written()
 
-    def _write(self, draft: Draft, answers: list[tuple[Event, object]]) -> None:
-        if not self.leads:
+    def _write(self, decided: Leadership | None, draft: Draft, answers: list[tuple[Event, object]]) -> None:
+        if self._leadership is not decided:  # lost while records were saved; and if it was won again, on another board
+            for event, _ in answers:
+                _fail(event, NotLeaderError())
             return
         if not draft.changed:
             self._finish(draft, answers)

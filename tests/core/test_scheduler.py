@@ -17,7 +17,15 @@ from sim import virtual
 from dkron.core import edits
 from dkron.core.clock import SECOND
 from dkron.core.desk import Draft
-from dkron.core.errors import ConflictError, DkronError, GuardFailedError, NotLeaderError, StoreFullError, StoreUnavailableError
+from dkron.core.errors import (
+    ConflictError,
+    DkronError,
+    GuardFailedError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 from dkron.core.messages import VALID, Ack, Ask, Order, Outcome, Report, State
 from dkron.core.models import Job, Status
 from dkron.core.scheduler import OVERDUE
@@ -248,6 +256,39 @@ class TestDemands:
             await asyncio.sleep(0.1)
             world.task.cancel()
             with pytest.raises(NotLeaderError):
+                await waiting
+
+        tell(story)
+
+    def test_what_was_decided_in_an_earlier_leadership_is_not_written_in_the_next(self) -> None:
+        async def story(world: World) -> None:
+            await world.put(manual())
+            execution = await world.run_now()
+            world.records.held = []
+            world.report(execution)
+            await asyncio.sleep(0.1)
+            world.task.cancel()
+            await asyncio.sleep(0.1)
+            world.board.load(await world.store.range(PREFIX))
+            world.task = asyncio.create_task(world.scheduler.run(world.leadership))
+            await asyncio.sleep(0.1)
+            world.leadership = Leadership(world.leadership.fence, 5, world.clock.boot(), world.leadership.lease)
+            world.records.release()
+            await asyncio.sleep(0.1)
+            assert world.board.desks["job"].runs
+
+        tell(story)
+
+    def test_what_was_decided_but_not_answered_may_be_done(self) -> None:
+        async def story(world: World) -> None:
+            async def never(_operation: Operation) -> None:
+                await asyncio.get_running_loop().create_future()
+
+            world.store.fault = never
+            waiting = asyncio.create_task(world.put(manual()))
+            await asyncio.sleep(0.1)
+            world.task.cancel()
+            with pytest.raises(OutcomeUnknownError, match="leads no longer"):
                 await waiting
 
         tell(story)
