@@ -188,9 +188,7 @@ class Scheduler:
                 _fail(event, NotLeaderError())
         for answer in self._asked:
             if not answer.done():  # decided, and perhaps written
-                answer.set_exception(
-                    OutcomeUnknownError("this server leads no longer; it may be done, so look before you repeat it")
-                )
+                answer.set_exception(OutcomeUnknownError("this server leads no longer; look whether it was done"))
 
     def follow(self, names: Iterable[str]) -> None:
         """Note that these jobs have changed while another server leads."""
@@ -314,8 +312,6 @@ class Scheduler:
 
     def _write(self, decided: Leadership | None, draft: Draft, answers: list[tuple[Event, object]]) -> None:
         if self._leadership is not decided:  # lost while records were saved; and if it was won again, on another board
-            for event, _ in answers:
-                _fail(event, NotLeaderError())
             return
         if not draft.changed:
             self._finish(draft, answers)

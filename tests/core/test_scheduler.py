@@ -15,8 +15,10 @@ from msgspec.structs import replace
 from sim import virtual
 
 from dkron.core import edits
+from dkron.core.board import PREFIX
 from dkron.core.clock import SECOND
 from dkron.core.desk import Draft
+from dkron.core.election import Leadership
 from dkron.core.errors import (
     ConflictError,
     DkronError,
@@ -270,9 +272,10 @@ class TestDemands:
             world.task.cancel()
             await asyncio.sleep(0.1)
             world.board.load(await world.store.range(PREFIX))
+            before = world.leadership
+            world.leadership = Leadership(before.fence, before.term, world.clock.boot(), before.lease)
             world.task = asyncio.create_task(world.scheduler.run(world.leadership))
             await asyncio.sleep(0.1)
-            world.leadership = Leadership(world.leadership.fence, 5, world.clock.boot(), world.leadership.lease)
             world.records.release()
             await asyncio.sleep(0.1)
             assert world.board.desks["job"].runs
