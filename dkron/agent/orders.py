@@ -2,9 +2,9 @@
 
 ::
 
-    Order -> ARMING -> ARMED -> DUE -> RUNNING -> RECORDING -> FINISHED     (then acknowledged, and forgotten)
-                '--------+-------'
-                         '--------> VOID | REFUSED                          surely never started
+    Order -> ARMING -> ARMED -> DUE -> STARTING -> RUNNING -> RECORDING -> FINISHED     (then acknowledged, and forgotten)
+                '--------+-------'        |
+                         '----------------+-> VOID | REFUSED                            surely never started
 
 It reads no clock and does no I/O: time comes in as a reading of the boot clock, and what it wants done goes out through
 `Effects`. So the same code runs in the worker and in a simulated world.
@@ -30,6 +30,8 @@ MAX_UNSTARTED: Final = 100_000  # answers VOID and REFUSED that nobody has ackno
 SPARE_TIMERS: Final = 1_000  # of what has ended, beyond which they are thrown away
 GRACE: Final = 10 * SECOND  # from TERM to KILL at a timeout
 SELF_STOP_GRACE: Final = 5 * SECOND  # within the 10 s that R11 leaves between an agent's end and its slot's
+
+_LAPSED: Final = "the lease ended before the start: no leader was heard"
 
 Question = Order | Ask | Cancel | Halt | Ack | Echo
 
@@ -64,19 +66,22 @@ class Ended(NamedTuple):
     output: bytes = b""
     size: int = 0
     cut: bool = False
+    lost: bool = False  # nobody knows how, or even whether it had started; but nothing of it is left
 
 
 class _Phase(Enum):
     ARMING = auto()  # the journal has not synced it yet
     ARMED = auto()
     DUE = auto()  # its instant has come, and it waits for a place
+    STARTING = auto()  # whether it starts in time, nobody knows yet
     RUNNING = auto()
     RECORDING = auto()  # the journal has not synced its result yet
     FINAL = auto()
 
 
 _WAITING: Final = frozenset({_Phase.ARMING, _Phase.ARMED, _Phase.DUE})
-_UNDER_WAY: Final = _WAITING | {_Phase.RUNNING}
+_AT_WORK: Final = frozenset({_Phase.STARTING, _Phase.RUNNING})
+_UNDER_WAY: Final = _WAITING | _AT_WORK
 
 
 class _Execution:
@@ -242,7 +247,7 @@ class Orders:
         if known is not None and known.phase in _WAITING:
             self._conclude(known, State.VOID, "stopped before its start")
             return
-        if known is not None and known.phase is _Phase.RUNNING:
+        if known is not None and known.phase in _AT_WORK:
             self._end(known, Outcome.STOPPED, "", halt.grace)
         self._answer_or(self._bury, halt.id, halt.job, halt.run)
 
@@ -254,7 +259,7 @@ class Orders:
             self._answer(known)
 
     def _answer(self, known: _Execution) -> None:
-        """Say how it stands. While the journal has not synced it there is nothing to say: the answer follows."""
+        """Say how it stands. Until the journal has synced it, and while it starts, the answer follows."""
         if known.phase is _Phase.FINAL:
             if known.report is not None and known.acknowledged:
                 self._effects.send(self._told(known.report))  # without the output, but that is safe elsewhere
@@ -262,7 +267,7 @@ class Orders:
                 self._effects.deliver(known.id)
         elif known.phase in {_Phase.RUNNING, _Phase.RECORDING}:
             self._effects.send(self._report(known, State.RUNNING, started_at=known.started_at))
-        elif known.phase is not _Phase.ARMING:
+        elif known.phase in {_Phase.ARMED, _Phase.DUE}:
             self._effects.send(self._report(known, State.ARMED))
 
     def _unknown(self, execution: str, job: str, run: str) -> None:
@@ -304,8 +309,9 @@ class Orders:
     def next_start(self, now: int) -> Order | None:
         """Return the order to start at this very moment, and count it as running from now on.
 
-        The caller starts it before anything else happens, and reads the clock again for the next one: the lease is checked here
-        (R4). The start entry goes to the journal first; then it calls `started`, `ended` or `unstarted`.
+        The lease is checked here (R4), so the caller starts it before anything else happens, and reads the clock again for the
+        next one; or whoever starts it checks again that `lease_end`, as it is now, has not come. The start entry goes to the
+        journal first. Then it calls `started`, `late`, `ended` or `unstarted`.
         """
         self._lapse(now)
         while self._due and self.running < self.places:
@@ -320,7 +326,7 @@ class Orders:
 
     def _launch(self, execution: _Execution, order: Order, now: int) -> Order:
         self._stop_waiting(execution)
-        execution.phase = _Phase.RUNNING
+        execution.phase = _Phase.STARTING
         self.running += 1
         if order.timeout:
             self._at(now + order.timeout, self._time_out, execution)
@@ -337,7 +343,7 @@ class Orders:
     def _lapse(self, now: int) -> None:
         """End the lease, if it is over: every order that has not started is void, and no later echo revives it (R4)."""
         if self._waiting and (self._newest is None or now >= self._newest + LEASE):
-            self._void_all("the lease ended before the start: no leader was heard")
+            self._void_all(_LAPSED)
 
     def _void_all(self, why: str) -> None:
         for execution in list(self._waiting.values()):
@@ -355,7 +361,7 @@ class Orders:
 
     def _time_out(self, execution: _Execution, _now: int) -> None:
         order = execution.order
-        if execution.phase is _Phase.RUNNING and order is not None:
+        if execution.phase in _AT_WORK and order is not None:
             self._end(execution, Outcome.FAILED, f"ended after its timeout of {order.timeout / SECOND:g} s", GRACE)
 
     def _alone_at(self, order: Order) -> int:
@@ -364,7 +370,7 @@ class Orders:
     def _left_alone(self, execution: _Execution, now: int) -> None:
         """End what must not overlap, before a leader that cannot hear us frees its slot (R11)."""
         order = execution.order
-        if execution.phase is not _Phase.RUNNING or order is None:
+        if execution.phase not in _AT_WORK or order is None:
             return
         if now < self._alone_at(order):
             self._at(self._alone_at(order), self._left_alone, execution)
@@ -399,19 +405,26 @@ class Orders:
         self.running -= 1
         self._fail_unstarted(self._executions[execution], why)
 
+    def late(self, execution: str) -> None:
+        """Hear that what `next_start` returned has found the lease over, and will not be started: it is void (R4)."""
+        self.running -= 1
+        self._conclude(self._executions[execution], State.VOID, _LAPSED)
+
     def started(self, execution: str, wall: int) -> None:
         """Hear that it runs, since that wall time."""
         known = self._executions[execution]
+        known.phase = _Phase.RUNNING
         known.started_at = wall
         self._answer(known)
 
     def ended(self, execution: str, ended: Ended, wall: int) -> None:
-        """Hear that it has ended, at that wall time."""
+        """Hear that it has ended, or could not be started, at that wall time."""
         known = self._executions[execution]
         known.phase = _Phase.RECORDING
+        known.started_at = known.started_at or wall
         self.running -= 1
         self._undelivered += 1
-        outcome, why = known.ending or ((Outcome.SUCCEEDED, "") if ended.success else (Outcome.FAILED, ended.message))
+        outcome, why = known.ending or (_outcome(ended), "" if ended.success else ended.message)
         first = f"{why}\n".encode() if why else b""
         known.report = self._report(
             known,
@@ -441,7 +454,7 @@ class Orders:
         """End everything: what has not started will not, what runs fails with that reason."""
         self._void_all(why)
         for execution in self._executions.values():
-            if execution.phase is _Phase.RUNNING:
+            if execution.phase in _AT_WORK:
                 self._end(execution, Outcome.FAILED, why, grace)
 
     def join(self) -> None:
@@ -530,3 +543,9 @@ class Orders:
             output_size,
             output_cut,
         )
+
+
+def _outcome(ended: Ended) -> Outcome:
+    if ended.lost:
+        return Outcome.LOST
+    return Outcome.SUCCEEDED if ended.success else Outcome.FAILED

@@ -50,6 +50,7 @@ class Agent(RuleBasedStateMachine):
         self.journal = Journal()
         self.arming: list[str] = []
         self.recording: dict[str, Report] = {}
+        self.starting: list[tuple[str, int]] = []  # handed over to be started, and the end of the lease as it was then
         self.starts: list[str] = []
         self.acknowledged: set[str] = set()
         self.denied: set[str] = set()  # of this incarnation: another may be ordered what this one surely did not start
@@ -60,7 +61,7 @@ class Agent(RuleBasedStateMachine):
         self.boot = self.now
         self.highest = 0
         self.echoed = self.now - LEASE
-        self.arming, self.recording, self.denied = [], {}, set()
+        self.arming, self.starting, self.recording, self.denied = [], [], {}, set()
         return Orders(f"j.b.{self.lives}", self, places=2, recovered=recovered)
 
     # --- effects ----------------------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ class Agent(RuleBasedStateMachine):
             assert report.id in self.starts
 
     def end(self, execution: str, grace: int) -> None:
-        assert execution in self.starts
+        assert execution in self.starts or execution in [name for name, _ in self.starting]
         assert grace >= 0
 
     # --- what may happen --------------------------------------------------------------------------------------------------
@@ -162,12 +163,29 @@ class Agent(RuleBasedStateMachine):
         assert order.id in self.journal.armed
         assert order.id not in self.starts
         assert order.id not in self.denied
+        assert self.orders.lease_end is not None
         self.journal.started.add(order.id)
-        self.starts.append(order.id)
-        self.orders.started(order.id, wall=1)
+        self.starting.append((order.id, self.orders.lease_end))
+
+    @precondition(lambda self: self.starting)
+    @rule(fails=st.sampled_from([None, Ended(success=False, message="no such program"), Ended(success=False, lost=True)]))
+    def begin(self, fails: Ended | None) -> None:
+        name, until = self.starting.pop(0)
+        if self.now >= until:
+            self.journal.started.discard(name)
+            self.orders.late(name)
+        elif fails:
+            self.starts.append(name)
+            self.orders.ended(name, fails, wall=1)
+        else:
+            assert self.now < self.echoed + LEASE
+            assert name not in self.denied
+            self.starts.append(name)
+            self.orders.started(name, wall=1)
 
     def runs(self) -> list[str]:
-        return [name for name in self.journal.started if name not in self.recording and name not in self.journal.results]
+        over = {*self.recording, *self.journal.results, *(name for name, _ in self.starting)}
+        return [name for name in self.journal.started if name not in over]
 
     @precondition(lambda self: self.runs())
     @rule(success=st.booleans())
