@@ -1,15 +1,17 @@
 """Kills what a dead worker left behind; run as a program, it is the *keeper*.
 
-The keeper is told every process group that the worker starts. When the worker is gone it kills what it was told, and whatever
-carries the worker's marker in its environment: so what was started but not told yet, or has left its group, does not survive
-either. It imports the smallest modules of the standard library and nothing of dkron, to start in milliseconds and stay small.
+The keeper is told every process group that is started for the worker. When the worker is gone it kills what it was told, and
+whatever carries the worker's marker in its environment: so what was started but not told yet, or has left its group, does not
+survive either, and no launcher starts anything more. It imports the smallest modules of the standard library and nothing of
+dkron, to start in milliseconds and stay small.
 
 Process and group ids are numbers, and numbers come round. So nothing is killed by its number alone:
 
 * A group is a job's if its leader is still the same process (same start time), or if a member had started when the worker
-  ended. Until then the worker had not reaped the leader, and the number of what is not reaped, like that of a group that has
+  ended. Until then it had not let the leader be reaped, and the number of what is not reaped, like that of a group that has
   members, is not given out again: whoever was in the group then, was the job's.
-* Any other process is a job's if its environment carries the marker, which is random and made for this one worker.
+* Any other process is a job's, or a launcher, if its environment carries the marker, which is random and made for this one
+  worker, or if it leads a session and is the child of one that does.
 
 Between the look and the signal lie microseconds. Linux hands numbers out in a circle, and cannot come round in that time.
 """
@@ -35,11 +37,12 @@ _CHUNK = 65_536
 class Stat:
     """One process, as /proc/<pid>/stat describes it: `started` in clock ticks since boot, `resident` in bytes."""
 
-    __slots__ = ("dead", "group", "pid", "resident", "session", "started")
+    __slots__ = ("dead", "group", "parent", "pid", "resident", "session", "started")
 
     def __init__(self, pid: int, text: bytes) -> None:
         fields = text[text.rindex(b")") + 2 :].split(None, 22)  # the name before it may hold anything
         self.pid = pid
+        self.parent = int(fields[1])
         self.dead = fields[0] in b"ZX"
         self.group = int(fields[2])
         self.session = int(fields[3])
@@ -64,7 +67,7 @@ def kill_leftovers(groups: dict[int, int], marker: str, *, ended: int = 0) -> in
 
     Args:
         groups: the start time of each group's leader, by group id.
-        marker: the value of `DKRON_WORKER` in the environment of the worker's jobs, or "" for none.
+        marker: what `DKRON_WORKER` has in the environment of the worker's launchers and jobs, alone or before a dot; "": nothing.
         ended: when the worker ended, in clock ticks since boot; with 0, a group is known by its living leader alone.
 
     Returns:
@@ -85,10 +88,16 @@ def _strike(groups: dict[int, int], marker: str, ended: int) -> list[int]:
     """Kill all that is found at one look; return who it was."""
     living = processes()
     known = {each.group for each in living if _in_group(each, groups, ended)}
-    ours = {group for group in known if _kill(-group)}  # takes all members at once, however fast they fork
+    ours = {group for group in known if _send(-group, signal.SIGKILL)}  # takes all members at once, however fast they fork
     others = [each.pid for each in living if each.group not in known and each.pid != os.getpid()]
-    marked = [pid for pid in others if marker and _is_marked(pid, marker) and _kill(pid)]
-    return [each.pid for each in living if each.group in ours] + marked
+    marked = {pid for pid in others if marker and _is_marked(pid, marker) and _send(pid, signal.SIGSTOP)}
+    untold = [pid for pid in _heirs(marked) if _send(-pid, signal.SIGKILL)]
+    return [each.pid for each in living if each.group in ours] + untold + [pid for pid in marked if _send(pid, signal.SIGKILL)]
+
+
+def _heirs(parents: set[int]) -> list[int]:
+    """Return who leads a session and is a child of these: what a launcher, stopped by now, may not have told of."""
+    return [each.pid for each in processes() if each.parent in parents and each.pid == each.session] if parents else []
 
 
 def _in_group(process: Stat, groups: dict[int, int], ended: int) -> bool:
@@ -98,17 +107,19 @@ def _in_group(process: Stat, groups: dict[int, int], ended: int) -> bool:
     return started <= process.started <= ended or (process.pid == process.group and process.started == started)
 
 
-def _kill(number: int) -> bool:
-    """Kill a process or, by minus its number, a group; return whether any was there and ours to kill."""
+def _send(number: int, what: int) -> bool:
+    """Send a signal to a process or, by minus its number, to a group; return whether any was there and ours to kill."""
     try:
-        os.kill(number, signal.SIGKILL)
+        os.kill(number, what)
     except OSError:
         return False
     return True
 
 
 def _is_marked(pid: int, marker: str) -> bool:
-    return f"\0{VARIABLE}={marker}\0".encode() in b"\0" + _read(f"/proc/{pid}/environ")
+    start = f"\0{VARIABLE}={marker}".encode()
+    environment = b"\0" + _read(f"/proc/{pid}/environ")
+    return start + b"\0" in environment or start + b"." in environment
 
 
 def _read(path: str) -> bytes:
@@ -201,7 +212,7 @@ def main(worker: int, marker: str) -> None:
     ended = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
     killed = kill_leftovers(ear.groups, marker, ended=ended)
     if killed:
-        print(f"dkron: the worker {worker} is gone; the keeper killed {killed} processes of its jobs", file=sys.stderr)  # noqa: T201
+        print(f"dkron: the worker {worker} is gone; the keeper killed {killed} processes that it left", file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

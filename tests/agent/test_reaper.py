@@ -131,6 +131,20 @@ class TestMarked:
         assert kill_leftovers({}, "") == 0
         assert [child.poll() for child in children] == [None] * 4
 
+    def test_processes_of_one_launcher_are_killed_without_the_others(self, begin: Begin) -> None:
+        one, other = (begin("echo $$; exec sleep 100", DKRON_WORKER=f"{MARKER}.{number}") for number in (1, 11))
+        pid_of(one), pid_of(other)
+        assert kill_leftovers({}, f"{MARKER}.1") == 1
+        assert (one.wait(), other.poll()) == (-9, None)
+        assert kill_leftovers({}, MARKER) == 1
+        assert other.wait() == -9
+
+    def test_processes_take_a_session_with_them_that_nobody_has_told_of(self, begin: Begin, alive: Callable[[int], bool]) -> None:
+        child = begin("setsid env -i sh -c 'sleep 100 & echo $!; wait' & wait", DKRON_WORKER=MARKER)
+        pid = pid_of(child)
+        kill_leftovers({}, MARKER)
+        assert not alive(pid)
+
     def test_processes_with_a_large_environment_are_found(self, begin: Begin) -> None:
         many = {f"A{number}": "x" * 100_000 for number in range(5)}
         child = begin("echo $$; exec sleep 100", **many, DKRON_WORKER=MARKER, Z="z" * 100_000)
