@@ -1,4 +1,4 @@
-"""What a process costs the worker: `spawn` with output, keeper and environment, against the raw rate of one process.
+"""What a process costs the worker: `spawn` with output, keeper, launchers and environment, against the raw rate of one process.
 
 `python benchmarks/spawn.py` compares rates, 16 at a time, medians of five rounds of two seconds, each beside its calibration.
 `python benchmarks/spawn.py --runs 100000` runs that many, and tells what is left of them.
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import resource
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from statistics import median
 from uuid import uuid4
 
+import psutil
 from calibration import AT_ONCE, SECONDS, rate_of_one
 
+from dkron.agent.descriptors import GIVEN
 from dkron.agent.keeper import Keeper
+from dkron.agent.launchers import Launchers
 from dkron.agent.output import Output
 from dkron.agent.process import Exit, spawn
 from dkron.core.interfaces import Command
@@ -32,7 +33,17 @@ ENVIRONMENT = {
 COMMAND = Command(argv=["/bin/true"], env={"ENV_JOB_NAME": "benchmark"})
 
 
-async def run_while(more: Callable[[], bool], keeper: Keeper) -> int:
+@asynccontextmanager
+async def launching(keeper: Keeper) -> AsyncIterator[Launchers]:
+    """Make launchers that have started something already."""
+    launchers = Launchers(keeper.marker, GIVEN)
+    launchers.listen()
+    await run_while(lambda: False, keeper, launchers)
+    yield launchers
+    launchers.close()
+
+
+async def run_while(more: Callable[[], bool], keeper: Keeper, launchers: Launchers) -> int:
     """Run commands, 16 at a time, for as long as there should be more; return how many."""
     over = asyncio.get_running_loop().create_future()
     running = ended = 0
@@ -40,7 +51,16 @@ async def run_while(more: Callable[[], bool], keeper: Keeper) -> int:
     def start() -> None:
         nonlocal running
         running += 1
-        spawn(COMMAND, env=ENVIRONMENT, output=Output(), ended=end, keeper=keeper)
+        spawn(
+            COMMAND,
+            env=ENVIRONMENT,
+            until=2**63,
+            output=Output(),
+            begun=lambda _process, _at: None,
+            ended=end,
+            launchers=launchers,
+            keeper=keeper,
+        )
 
     def end(exit_: Exit) -> None:
         nonlocal running, ended
@@ -58,55 +78,53 @@ async def run_while(more: Callable[[], bool], keeper: Keeper) -> int:
     return ended
 
 
-def rate(keeper: Keeper) -> float:
-    """Return runs a second."""
-    began = time.perf_counter()
-    ended = asyncio.run(run_while(lambda: time.perf_counter() - began < SECONDS, keeper))
-    return ended / (time.perf_counter() - began)
-
-
-def measure(what: Callable[[], float]) -> tuple[float, float]:
-    """Return the runs a second, and the microseconds of this process's CPU for each."""
+def raw() -> tuple[float, float]:
+    """Return the runs a second of one process, and the microseconds of its CPU for each."""
     before, began = cpu(), time.perf_counter()
-    runs = what()
-    return runs, (cpu() - before) * 1e6 / (runs * (time.perf_counter() - began))
+    rate = rate_of_one()
+    return rate, (cpu() - before) * 1e6 / (rate * (time.perf_counter() - began))
 
 
-def cpu() -> float:
-    """Return the seconds of CPU that this process has used."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+async def ours(keeper: Keeper) -> tuple[float, float]:
+    """Return the runs a second of `spawn`, and the microseconds of CPU for each, of this process and the launchers."""
+    async with launching(keeper) as launchers:
+        before, began = cpu(launchers.pids), time.perf_counter()
+        ended = await run_while(lambda: time.perf_counter() - began < SECONDS, keeper, launchers)
+        return ended / (time.perf_counter() - began), (cpu(launchers.pids) - before) * 1e6 / ended
+
+
+def cpu(others: Sequence[int] = ()) -> float:
+    """Return the seconds of CPU that this process and those have used."""
+    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in (None, *others))
 
 
 def compare(keeper: Keeper) -> None:
     """Alternate the two, because the machine is not always equally quiet."""
-    rounds = [(*measure(rate_of_one), *measure(lambda: rate(keeper))) for _ in range(5)]
-    for raw, raw_cpu, ours, our_cpu in rounds:
-        print(f"raw {raw:5.0f}/s {raw_cpu:4.0f} us   spawn {ours:5.0f}/s {our_cpu:4.0f} us   {ours / raw:4.0%}")
-    raw, raw_cpu, ours, our_cpu = (median(column) for column in zip(*rounds, strict=True))
-    ratio = median(ours / raw for raw, _, ours, _ in rounds)
-    print(f"medians: raw {raw:.0f}/s {raw_cpu:.0f} us, spawn {ours:.0f}/s {our_cpu:.0f} us, ratio {ratio:.0%}")
+    rounds = [(*raw(), *asyncio.run(ours(keeper))) for _ in range(5)]
+    for rate, rate_cpu, spawned, spawned_cpu in rounds:
+        print(f"raw {rate:5.0f}/s {rate_cpu:4.0f} us   spawn {spawned:5.0f}/s {spawned_cpu:4.0f} us   {spawned / rate:4.0%}")
+    rate, rate_cpu, spawned, spawned_cpu = (median(column) for column in zip(*rounds, strict=True))
+    ratio = median(spawned / rate for rate, _, spawned, _ in rounds)
+    print(f"medians: raw {rate:.0f}/s {rate_cpu:.0f} us, spawn {spawned:.0f}/s {spawned_cpu:.0f} us, ratio {ratio:.0%}")
 
 
-def held(keeper: Keeper) -> str:
-    """Tell what this process holds."""
-    rollup = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    memory = next(line.split()[1] for line in rollup if line.startswith("Pss:"))
-    descriptors = len(list(Path("/proc/self/fd").iterdir()))
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    children.remove(str(keeper.pid))
-    return f"{descriptors} descriptors, {len(children)} children, {memory} KiB (PSS)"
+def held(process: psutil.Process) -> str:
+    """Tell what a process holds."""
+    memory = process.memory_full_info().pss >> 10
+    return f"{process.num_fds()} descriptors, {len(process.children())} children, {memory} KiB (PSS)"
 
 
-def endure(runs: int, keeper: Keeper) -> None:
+async def endure(runs: int, keeper: Keeper) -> None:
     """Run many, and tell what is left."""
     left = iter(range(runs - AT_ONCE))
-    asyncio.run(run_while(lambda: False, keeper))
-    print(f"before: {held(keeper)}")
-    began, used = time.perf_counter(), cpu()
-    asyncio.run(run_while(lambda: next(left, None) is not None, keeper))
-    cost = (cpu() - used) * 1e6 / runs
-    print(f"after {runs} runs: {held(keeper)}; {runs / (time.perf_counter() - began):.0f}/s, {cost:.0f} us of CPU a run")
+    async with launching(keeper) as launchers:
+        processes = [psutil.Process(), *map(psutil.Process, launchers.pids)]
+        print("before:", *map(held, processes), sep="\n  ")
+        began, used = time.perf_counter(), cpu(launchers.pids)
+        await run_while(lambda: next(left, None) is not None, keeper, launchers)
+        cost = (cpu(launchers.pids) - used) * 1e6 / runs
+        print(f"after {runs} runs ({runs / (time.perf_counter() - began):.0f}/s, {cost:.0f} us of CPU a run):", end="\n  ")
+        print(*map(held, processes), sep="\n  ")
 
 
 def main() -> None:
@@ -116,7 +134,7 @@ def main() -> None:
     runs = parser.parse_args().runs
     keeper = Keeper.start(uuid4().hex)
     if runs:
-        endure(runs, keeper)
+        asyncio.run(endure(runs, keeper))
     else:
         compare(keeper)
     keeper.close()

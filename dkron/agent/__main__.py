@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import secrets
 import signal
 import sys
-from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
 from dkron.agent.keeper import Keeper
+from dkron.agent.launchers import Launchers
 from dkron.agent.settings import WorkerSettings
 
 
 def main() -> None:
     """Run the worker, then end the process, without waiting for executors' functions that do not return."""
-    keep_descriptors()
-    keeper = Keeper.start(secrets.token_hex(4))  # it starts while this process imports
+    take_limit(sys.argv[1:])
+    keeper = Keeper.start(secrets.token_hex(4))  # this and the launchers start while this process imports
+    launchers = Launchers(keeper.marker, open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     from dkron.agent.service import run  # noqa: PLC0415 - see above
 
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSettings)
     try:
-        status = run(settings, keeper)
+        status = run(settings, keeper, launchers)
     except KeyboardInterrupt:  # before the worker listened to signals
         status = 128 + signal.SIGINT
     logging.shutdown()
     os._exit(status)
 
 
-def keep_descriptors() -> None:
-    """Let no job inherit what this process was given; what Python opens itself is never inherited."""
-    for entry in Path("/proc/self/fd").iterdir():
-        if int(entry.name) > 2:  # noqa: PLR2004 - beyond the standard streams
-            with suppress(OSError):  # the one that listed them
-                os.set_inheritable(int(entry.name), False)  # noqa: FBT003 - os has it so
+def take_limit(given: list[str]) -> None:
+    """Have as many files open as the parent says: it has raised its own limit, and that is not to be passed on."""
+    for limit in map(int, given[:1]):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 if __name__ == "__main__":

@@ -8,16 +8,17 @@ import functools
 import math
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Mapping
+from enum import Enum, auto
 from typing import Final, NamedTuple
 
-from dkron.agent import reaper
+from dkron.agent import launch
 from dkron.agent.keeper import Keeper
-from dkron.agent.launch import launch
+from dkron.agent.launcher import Launcher
+from dkron.agent.launchers import Launchers
 from dkron.agent.output import Output
 from dkron.agent.sessions import SESSIONS, MemoryGuard, memory_guard
-from dkron.core.clock import SECOND, SystemClock
+from dkron.core.clock import SECOND
 from dkron.core.interfaces import Command
 
 LINGER: Final = 1.0  # seconds for which what a process leaves behind may hold its output open
@@ -25,7 +26,16 @@ _POLL: Final = 0.05  # seconds between two looks at what it left behind
 _CHUNK: Final = 65_536  # bytes: what a pipe holds
 _CHUNKS: Final = 16  # at once: what a pipe can be made to hold
 _LEFT_BEHIND: Final = "[dkron: the command has ended; what it left running was killed]\n"
-_CLOCK: Final = SystemClock()
+_NO_STATUS: Final = 255
+
+
+class Fate(Enum):
+    """What became of a command in the end."""
+
+    EXITED = auto()  # it has run
+    REFUSED = auto()  # the system would not start it
+    LATE = auto()  # it was not started, because there was no time left
+    LOST = auto()  # nobody knows how it ended, or even whether it had started; but nothing of it lives
 
 
 class Exit(NamedTuple):
@@ -33,52 +43,57 @@ class Exit(NamedTuple):
 
     returncode: int
     message: str
+    fate: Fate = Fate.EXITED
 
 
 class Process:
-    """A running command, which leads a session and a process group of its own.
+    """A command under way, which leads a session and a process group of its own. Until it has started, its `pid` is 0.
 
     It is reaped last of all, and until then its number, which is also the group's and the session's, is nobody else's: no signal
     ever goes astray. When it has ended, what is left of its group is killed, at the latest `LINGER` after it.
     """
 
     __slots__ = (
+        "_begun",
+        "_command",
         "_deadline",
         "_ended",
         "_exited",
         "_guard",
         "_keeper",
+        "_launcher",
         "_loop",
         "_output",
         "_over",
         "_pidfd",
         "_pipe",
-        "_popen",
         "_reason",
         "_signalled",
         "_timer",
         "pid",
-        "started",
+        "since",
     )
 
     def __init__(
         self,
-        popen: subprocess.Popen[bytes],
-        started: int,
+        command: Command,
         pipe: int,
         *,
         output: Output,
+        begun: Callable[[Process, int], None],
         ended: Callable[[Exit], None],
         keeper: Keeper | None,
     ) -> None:
-        self.pid: Final = popen.pid
-        self.started: Final = started
-        self._popen = popen
-        self._pidfd = os.pidfd_open(popen.pid)
+        self.pid = 0
+        self.since = 0  # its start time, in ticks since boot
+        self._command = command
         self._pipe: int | None = pipe
         self._output = output
+        self._begun = begun
         self._ended = ended
         self._keeper = keeper
+        self._launcher: Launcher | None = None
+        self._pidfd: int | None = None
         self._guard: MemoryGuard | None = None
         self._exited = False
         self._over = False
@@ -87,14 +102,61 @@ class Process:
         self._timer: asyncio.TimerHandle | None = None
         self._reason = ""
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(pipe, self._on_output)
+
+    # --- what its launcher tells ------------------------------------------------------------------------------------------
+
+    def started(self, launcher: Launcher, pid: int, since: int, at: int) -> None:
+        """Listen to it, and do to it what has been asked for meanwhile."""
+        self._launcher, self.pid, self.since = launcher, pid, since
+        if self._keeper is not None:
+            self._keeper.watch(pid, since)
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except OSError as error:  # what cannot be listened to must not live on
+            self._reason = str(error)
+            self._finish()
+            return
         self._loop.add_reader(self._pidfd, self._on_exit)
-        if keeper is not None:
-            keeper.watch(self.pid, self.started)
+        if self._pipe is not None:
+            self._loop.add_reader(self._pipe, self._on_output)
+        if self._command.memory_limit:
+            self._limit_memory(self._command.memory_limit)
+        self._begun(self, at)
+        if self._deadline < math.inf:
+            self._enforce()
+
+    def late(self) -> None:
+        """End without having started."""
+        self._conclude(Exit(_NO_STATUS, "it was too late to start it", Fate.LATE))
+
+    def refused(self, errno: int, detail: bytes | str | None) -> None:
+        """End without having started, for a reason that the user can do something about."""
+        why = launch.refusal(errno, detail, self._command) if errno else launch.invalid(str(detail))
+        self._conclude(Exit(_NO_STATUS, why, Fate.REFUSED))
+
+    def reaped(self, code: int) -> None:
+        """End as it did."""
+        if self._exited:
+            self._conclude(Exit(code, (self._reason or _sentence(code)) if code else ""))
+        else:
+            self._conclude(Exit(code, self._reason, Fate.REFUSED))
+
+    def orphaned(self) -> None:
+        """Send no signals any more: its number may be free."""
+        self._over = True
+        self._stop_waiting()
+
+    def lost(self, why: str) -> None:
+        """End in the dark."""
+        self._let_go()
+        rest = "while it ran" if self.pid else "before it could tell whether it had started it"
+        self._conclude(Exit(_NO_STATUS, f"{why} {rest}", Fate.LOST))
+
+    # --- what is done to it -----------------------------------------------------------------------------------------------
 
     def signal(self, number: int) -> None:
-        """Send a signal to every process of the session; after the end, to none."""
-        if self._over:
+        """Send a signal to every process of the session; before the start and after the end, to none."""
+        if self._over or not self.pid:
             return
         self._signalled = True
         others = SESSIONS.groups(self.pid) - {self.pid}
@@ -103,17 +165,24 @@ class Process:
                 os.killpg(group, number)
 
     def end(self, grace: int) -> None:
-        """Send TERM, and after `grace` nanoseconds KILL to whatever lives; an earlier KILL that is due already stays due."""
+        """Send TERM, and after `grace` nanoseconds KILL to whatever lives; an earlier KILL that is due already stays due.
+
+        What has not started yet gets them when it has.
+        """
         deadline = self._loop.time() + grace / SECOND
         if self._over or self._deadline <= deadline:
             return
         self._deadline = deadline
-        if grace > 0:
+        if self.pid:
+            self._enforce()
+
+    def _enforce(self) -> None:
+        if self._deadline > self._loop.time():
             self.signal(signal.SIGTERM)
             self.signal(signal.SIGCONT)  # what is stopped cannot heed it
-        self._arm(deadline, self._settle if self._exited else self._kill)
+        self._arm(self._deadline, self._settle if self._exited else self._kill)
 
-    def limit_memory(self, size: int) -> None:
+    def _limit_memory(self, size: int) -> None:
         """Kill it when the resident memory of its session, looked at once a second, exceeds this many bytes."""
         self._guard = memory_guard()
         self._guard.limit(self.pid, size, functools.partial(self._exceed, size))
@@ -132,12 +201,11 @@ class Process:
 
     def _on_output(self) -> None:
         self._read()
-        if self._pipe is None and self._exited and not self._signalled:
+        if self._pipe is None and self._exited and not self._signalled and not self._over:
             self._settle()
 
     def _on_exit(self) -> None:
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
+        self._close_pidfd()
         self._exited = True
         self._drain()
         if self._deadline == math.inf:
@@ -168,27 +236,32 @@ class Process:
         self.signal(signal.SIGKILL)
 
     def _finish(self) -> None:
+        """Let it be reaped, now that nothing will be done to its group any more."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._over = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._let_go()
+        if self._launcher is not None:
+            self._launcher.reap(self.pid)
+
+    def _let_go(self) -> None:
+        self._stop_waiting()
         self._drain()
         self._close()
         if self._guard is not None:
             self._guard.release(self.pid)
-        if self._keeper is not None:
+        if self._keeper is not None and self.pid:
             self._keeper.forget(self.pid)
-        self._ended(self._reap())
+            self._keeper = None
 
-    def _reap(self) -> Exit:
-        try:
-            status = os.waitpid(self.pid, 0)[1]
-        except ChildProcessError:  # Popen would call that success
-            self._popen.returncode = 255
-            return Exit(255, "exit status unknown: something else in the worker reaped the process")
-        code = self._popen.returncode = os.waitstatus_to_exitcode(status)
-        return Exit(code, (self._reason or _sentence(code)) if code else "")
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._close_pidfd()
+
+    def _conclude(self, how: Exit) -> None:
+        self._close()
+        self._ended(how)
 
     def _read(self) -> bool:
         """Take what has come; return whether there may be more at once."""
@@ -215,74 +288,63 @@ class Process:
             os.close(self._pipe)
             self._pipe = None
 
+    def _close_pidfd(self) -> None:
+        if self._pidfd is not None:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+
 
 def spawn(
     command: Command,
     *,
     env: Mapping[str, str],
+    until: int,
     output: Output,
+    begun: Callable[[Process, int], None],
     ended: Callable[[Exit], None],
+    launchers: Launchers,
     keeper: Keeper | None,
 ) -> Process:
-    """Start a command on the running loop.
+    """Have a command started, on the running loop. To be called when the launchers are `ready`.
 
     Args:
         command: what to run. Its output and its errors go through one pipe, so that they keep their order; its input is the
             payload, or empty.
         env: what the worker adds; it wins over the command's own variables, and those over the agent's (of which jobs get all
             but `DKRON_*`, which configures the agent).
+        until: the boot time from which it may not be started any more (R4).
         output: takes what is written.
-        ended: called once, on the loop, when the command has ended, its output is complete, and its group is dead. What else
-            holds the output open is waited for until `LINGER` after the end (after `Process.end`: also what lives in the
-            session, and until the grace is over); then the rest of the session is killed.
+        begun: called on the loop with the process and a boot time just before its start, if it has started.
+        ended: called once, on the loop, when the command has ended, its output is complete, and its group is dead; or when it
+            has not started and will not. What else holds the output open is waited for until `LINGER` after the end (after
+            `Process.end`: also what lives in the session, and until the grace is over); then the rest of the session is killed.
+        launchers: start it.
         keeper: told of the group, so that it does not outlive the worker.
 
     Raises:
-        OSError, ValueError: nothing runs; the message is a sentence for the user.
+        OSError, ValueError: nothing runs, and none of these calls will come; the message is a sentence for the user.
     """
-    marked = env if keeper is None else {**env, reaper.VARIABLE: keeper.marker}
+    program = launch.program(command, env)
+    descriptors: list[int] = []
     pipe, theirs = os.pipe()
     try:
+        descriptors.append(theirs)
         os.set_blocking(pipe, False)
-        before = _CLOCK.boot()
-        popen = launch(command, marked, theirs)
-        try:
-            process = Process(popen, _started(popen.pid, before), pipe, output=output, ended=ended, keeper=keeper)
-        except OSError:  # what cannot be listened to must not live on
-            os.killpg(popen.pid, signal.SIGKILL)
-            popen.wait()
-            raise
-    except (OSError, ValueError):
-        os.close(pipe)
+        if command.stdin is not None:
+            descriptors.append(launch.readable(command.stdin))
+        process = Process(command, pipe, output=output, begun=begun, ended=ended, keeper=keeper)
+        launchers.start(program, until, descriptors, process)
+    except OSError:
+        for descriptor in (pipe, *descriptors):
+            os.close(descriptor)
         raise
-    finally:
-        os.close(theirs)
-    if command.memory_limit:
-        process.limit_memory(command.memory_limit)
     return process
 
 
 def end(process: Process, grace: int) -> None:
     """End a process: TERM, and after `grace` nanoseconds KILL, to everything in its session."""
     process.end(grace)
-
-
-def _started(pid: int, before: int) -> int:
-    """Return when a process was started, in clock ticks since boot, as /proc/<pid>/stat has it.
-
-    That file is made for the first who reads it, which takes as long as a twentieth of the whole start. So it is read only if
-    the tick has changed since `before`, a time of the boot clock before the start; otherwise there is only one that it can be.
-    """
-    if _ticks(before) == _ticks(_CLOCK.boot()):
-        return _ticks(before)
-    found = reaper.stat(pid)
-    if found is None:
-        raise OSError(f"/proc/{pid}/stat cannot be read: is /proc mounted?")
-    return found.started
-
-
-def _ticks(time: int) -> int:
-    return time * reaper.TICKS // SECOND
 
 
 def _sentence(code: int) -> str:

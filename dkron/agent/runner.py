@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from dkron.agent.bench import Bench
 from dkron.agent.keeper import Keeper
+from dkron.agent.launchers import Launchers
 from dkron.agent.orders import Ended
 from dkron.agent.output import Output
-from dkron.agent.process import Exit, Process, spawn
-from dkron.core.clock import SECOND, rfc3339
+from dkron.agent.process import Exit, Fate, Process, spawn
+from dkron.core.clock import SECOND, SystemClock, rfc3339
 from dkron.core.interfaces import Command, Executor, Outcome
 from dkron.core.messages import Order
 
@@ -50,18 +51,35 @@ class _Context:
 
 
 _written: Final = lru_cache(maxsize=1024)(rfc3339)  # many runs have the same instant
+_CLOCK: Final = SystemClock()
+
+
+class Listener(Protocol):
+    """What a runner tells, on the loop. `late` or `ended` comes once for each execution, and never within `start` or `end`."""
+
+    def begun(self, execution: str, at: int) -> None:
+        """It has been started at that boot time."""
+
+    def spawned(self, execution: str, pid: int, since: int) -> None:
+        """It is a process, which was started at that time, in ticks since boot."""
+
+    def late(self, execution: str) -> None:
+        """It has not been started in time, and will not be."""
+
+    def ended(self, execution: str, ended: Ended) -> None:
+        """It has ended, or could not be started."""
 
 
 class Runner:
-    """Runs executions, each from `start` until `ended` is called.
+    """Runs executions, each from `start` until it is `late` or has `ended`.
 
     Args:
         node: this node's name.
         executors: by name.
+        launchers: start processes.
         keeper: told of every process.
         places: how many executions may run at once.
-        spawned: called with an execution's process and the time that it was started, in ticks.
-        ended: called on the loop, once for each execution, and never within `start` or `end`.
+        listener: hears how they go on.
     """
 
     def __init__(
@@ -69,29 +87,34 @@ class Runner:
         *,
         node: str,
         executors: Mapping[str, Executor],
+        launchers: Launchers,
         keeper: Keeper | None,
         places: int,
-        spawned: Callable[[str, int, int], None],
-        ended: Callable[[str, Ended], None],
+        listener: Listener,
     ) -> None:
         self._node = node
         self._executors = executors
+        self._launchers = launchers
         self._keeper = keeper
-        self._spawned = spawned
-        self._ended = ended
+        self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._bench = Bench(places)
         self._running: dict[str, tuple[_Context, Callable[[int], None]]] = {}
 
-    def start(self, order: Order) -> None:
-        """Start an execution. Whatever prevents that is how it ends."""
+    @property
+    def ready(self) -> bool:
+        """Tell whether it can start one more now; otherwise it can when it has told of the next that has begun, or has not."""
+        return self._launchers.ready
+
+    def start(self, order: Order, until: int) -> None:
+        """Start an execution, before a boot time or never (R4). Whatever else prevents that is how it ends."""
         executor = self._executors.get(order.executor)
         if executor is None:
             self._fail(order.id, self._unknown(order.executor))
             return
         try:
             context = _Context(order, self._node, msgspec.convert(order.config, executor.config, strict=False))
-            self._running[order.id] = (context, self._begin(executor, context))
+            self._running[order.id] = (context, self._begin(executor, context, until))
         except msgspec.ValidationError as error:
             self._fail(order.id, f"the configuration of executor {order.executor} is not valid: {error}")
         except (OSError, ValueError) as error:
@@ -114,19 +137,30 @@ class Runner:
         """Let go of what executors' own code runs on. What still runs is abandoned."""
         self._bench.close()
 
-    def _begin(self, executor: Any, context: _Context) -> Callable[[int], None]:  # noqa: ANN401 - either kind of executor
+    def _begin(self, executor: Any, context: _Context, until: int) -> Callable[[int], None]:  # noqa: ANN401 - either kind
         if hasattr(executor, "command"):
-            return _Spawned(executor.command(context), context, self._keeper, self._spawned, self._finish).end
+            return self._spawn(executor.command(context), context, until).end
         cancel = self._bench.run(partial(executor.run, context), partial(self._finish, context))
+        self._listener.begun(context.execution, _CLOCK.boot())
         return lambda _grace: cancel()
 
-    def _finish(self, context: _Context, outcome: Outcome) -> None:
+    def _spawn(self, command: Command, context: _Context, until: int) -> _Spawned:
+        spawned = _Spawned(command, context, self._listener, late=self._miss, done=self._finish)
+        spawned.start(until, self._launchers, self._keeper)
+        return spawned
+
+    def _miss(self, context: _Context) -> None:
+        del self._running[context.execution]
+        self._listener.late(context.execution)
+
+    def _finish(self, context: _Context, outcome: Outcome, *, lost: bool = False) -> None:
         del self._running[context.execution]
         output = context.output
-        self._ended(context.execution, Ended(outcome.success, outcome.message, output.bytes(), output.size, output.cut))
+        ended = Ended(outcome.success, outcome.message, output.bytes(), output.size, output.cut, lost)
+        self._listener.ended(context.execution, ended)
 
     def _fail(self, execution: str, why: str) -> None:
-        self._loop.call_soon(self._ended, execution, Ended(success=False, message=why))
+        self._loop.call_soon(self._listener.ended, execution, Ended(success=False, message=why))
 
     def _unknown(self, name: str) -> str:
         known = ", ".join(sorted(self._executors))
@@ -137,34 +171,59 @@ class Runner:
 class _Spawned:
     """An execution that is a process."""
 
-    __slots__ = ("_context", "_done", "_process", "_reason", "_timer")
+    __slots__ = ("_command", "_context", "_done", "_late", "_listener", "_process", "_reason", "_timer")
 
     def __init__(
         self,
         command: Command,
         context: _Context,
-        keeper: Keeper | None,
-        spawned: Callable[[str, int, int], None],
-        done: Callable[[_Context, Outcome], None],
+        listener: Listener,
+        *,
+        late: Callable[[_Context], None],
+        done: Callable[..., None],
     ) -> None:
+        self._command = command
         self._context = context
+        self._listener = listener
+        self._late = late
         self._done = done
         self._reason = ""
         self._timer: asyncio.TimerHandle | None = None
-        self._process: Process = spawn(command, env=context.environment, output=context.output, ended=self._exited, keeper=keeper)
-        spawned(context.execution, self._process.pid, self._process.started)
-        if command.timeout:
-            self._timer = asyncio.get_running_loop().call_later(command.timeout / SECOND, self._time_out, command.timeout)
+        self._process: Process
+
+    def start(self, until: int, launchers: Launchers, keeper: Keeper | None) -> None:
+        """Start it. Raises `OSError`, `ValueError`."""
+        self._process = spawn(
+            self._command,
+            env=self._context.environment,
+            until=until,
+            output=self._context.output,
+            begun=self._begun,
+            ended=self._ended,
+            launchers=launchers,
+            keeper=keeper,
+        )
 
     def end(self, grace: int) -> None:
         self._process.end(grace)
+
+    def _begun(self, process: Process, at: int) -> None:
+        self._listener.begun(self._context.execution, at)
+        self._listener.spawned(self._context.execution, process.pid, process.since)
+        timeout = self._command.timeout
+        if timeout:
+            self._timer = asyncio.get_running_loop().call_later(timeout / SECOND, self._time_out, timeout)
 
     def _time_out(self, timeout: int) -> None:
         self._reason = f"ended after its timeout of {timeout / SECOND:g} s"
         self._process.end(GRACE)
 
-    def _exited(self, how: Exit) -> None:
+    def _ended(self, how: Exit) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        message = self._reason or how.message
-        self._done(self._context, Outcome(success=not message, message=message))
+        if how.fate is Fate.LATE:
+            self._late(self._context)
+            return
+        lost = how.fate is Fate.LOST
+        message = how.message if lost else self._reason or how.message
+        self._done(self._context, Outcome(success=not message, message=message), lost=lost)

@@ -19,6 +19,7 @@ from dkron import __version__, logs
 from dkron.agent import control, descriptors, slot
 from dkron.agent.control import Meet, Request, Retire, Self
 from dkron.agent.keeper import Keeper
+from dkron.agent.launchers import Launchers
 from dkron.agent.settings import WorkerSettings
 from dkron.agent.slot import Slot, SlotError
 from dkron.agent.startup import fingerprint, start_worker
@@ -35,7 +36,7 @@ _GARBAGE: Final = (20_000, 20, 20)  # collected less often than by default: a ru
 logger = logging.getLogger("dkron.agent")
 
 
-def run(settings: WorkerSettings, keeper: Keeper) -> int:
+def run(settings: WorkerSettings, keeper: Keeper, launchers: Launchers) -> int:
     """Run a worker until it has left; return the exit status."""
     logs.setup(settings.log_level, as_json=settings.log_json)
     descriptors.raise_limit()
@@ -43,26 +44,28 @@ def run(settings: WorkerSettings, keeper: Keeper) -> int:
         held = slot.take(settings.data_dir, settings.slot)
     except SlotError as error:
         logger.critical("%s", error)
+        launchers.close()
         keeper.close()
         return 1
     status, spent = 1, False
     loop = asyncio.new_event_loop()  # not `asyncio.run`, which would wait at the end for whoever looks up a name
     asyncio.set_event_loop(loop)
     try:
-        status, spent = loop.run_until_complete(_live(settings, held, keeper))
+        status, spent = loop.run_until_complete(_live(settings, held, keeper, launchers))
     except OSError as error:
         logger.critical("data-dir: %s cannot be used: %s", error.filename or settings.data_dir, error.strerror or error)
-    keeper.close()  # before the lock is free: nothing of this worker runs when the next one begins
+    launchers.close()  # before the lock is free: nothing of this worker runs when the next one begins
+    keeper.close()
     held.release(remove=spent)
     return status
 
 
-async def _live(settings: WorkerSettings, held: Slot, keeper: Keeper) -> tuple[int, bool]:
+async def _live(settings: WorkerSettings, held: Slot, keeper: Keeper, launchers: Launchers) -> tuple[int, bool]:
     """Run the worker; return the exit status, and whether its slot is of no use any more."""
     executors = _executors(settings)
     boot = _BOOT_ID.read_text().replace("-", "")[:_SHORT]
     async with aiohttp.ClientSession() as session:
-        worker = Worker(settings, held, keeper, executors, clock=SystemClock(), boot=boot, session=session)
+        worker = Worker(settings, held, keeper, launchers, executors, clock=SystemClock(), boot=boot, session=session)
         async with control.listen(held.folder, partial(_obey, worker, settings, fingerprint(settings))):
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, worker.terminate)

@@ -36,8 +36,9 @@ def exec_worker(settings: WorkerSettings) -> NoReturn:
 def start_worker(settings: WorkerSettings) -> WorkerProcess:
     """Start a worker in a session of its own, so that it outlives its parent. Call it in a running loop. Raises `OSError`."""
     descriptor = _written(settings)
+    command = [*COMMAND, str(descriptors.GIVEN)]
     try:
-        popen = descriptors.popen(COMMAND, newest=descriptor, stdin=descriptor, start_new_session=True)
+        popen = subprocess.Popen(command, stdin=descriptor, start_new_session=True)  # noqa: S603 - our own interpreter
     finally:
         os.close(descriptor)
     return WorkerProcess(popen.pid, settings.data_dir, fingerprint(settings), popen)

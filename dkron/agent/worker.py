@@ -15,6 +15,7 @@ from dkron.agent.allegiance import Allegiance
 from dkron.agent.delivery import Delivery
 from dkron.agent.journal import Journal, JournalError
 from dkron.agent.keeper import Keeper
+from dkron.agent.launchers import Launchers
 from dkron.agent.orders import GRACE, Ended, Orders
 from dkron.agent.reaper import kill_leftovers
 from dkron.agent.runner import Runner
@@ -39,6 +40,7 @@ class Worker:
         settings: of this worker.
         slot: held by it.
         keeper: kills what it leaves behind; its marker is the incarnation's nonce.
+        launchers: start its processes.
         executors: by name.
         clock: of this machine.
         boot: the kernel's boot id.
@@ -50,6 +52,7 @@ class Worker:
         settings: WorkerSettings,
         slot: Slot,
         keeper: Keeper,
+        launchers: Launchers,
         executors: Mapping[str, Executor],
         *,
         clock: Clock,
@@ -61,6 +64,7 @@ class Worker:
         self._terminated = False
         self._settings = settings
         self._slot = slot
+        self._launchers = launchers
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._journal = Journal(slot.journal, boot=boot, nonce=keeper.marker, lock=slot.inode)
@@ -69,10 +73,10 @@ class Worker:
         self._runner = Runner(
             node=settings.node,
             executors=executors,
+            launchers=launchers,
             keeper=keeper,
             places=settings.places,
-            spawned=self._journal.spawned,
-            ended=self._ended,
+            listener=self,
         )
         self.servers = Allegiance(
             settings,
@@ -94,6 +98,7 @@ class Worker:
         """Begin to dial, and to beat."""
         if self._settings.retiring:
             self.retire()
+        self._launchers.listen()
         self.servers.uplinks.start()
         self._beat()
 
@@ -176,6 +181,7 @@ class Worker:
         now = self._clock.boot()
         self.servers.beat()
         self.servers.uplinks.beat()
+        self._launchers.beat()
         self._delivery.tick(now)
         self._consider_solitude(now)
         self._settle_soon()  # also for what the timer slept through while the machine was suspended
@@ -191,7 +197,7 @@ class Worker:
         now = self._clock.boot()
         self.orders.tick(now)
         deadline = now + SLICE
-        while (order := self.orders.next_start(now)) is not None:
+        while self._runner.ready and (order := self.orders.next_start(now)) is not None:
             self._start(order)
             now = self._clock.boot()
             if now >= deadline:
@@ -217,24 +223,38 @@ class Worker:
     # --- executions -------------------------------------------------------------------------------------------------------
 
     def _start(self, order: Order) -> None:
-        """Start what is due: first the journal, then the work, in one step with the check of the lease (R4, R6)."""
+        """Start what is due: first the journal, then the work, which looks at the lease once more when it begins (R4, R6)."""
         try:
             self._journal.started(order.id)
         except JournalError as error:
             self.orders.unstarted(order.id, str(error))
             return
-        self.orders.started(order.id, self._clock.wall())
-        self._runner.start(order)
+        self._runner.start(order, until=self.orders.lease_end or 0)
+
+    def begun(self, execution: str, at: int) -> None:
+        """Hear from the runner."""
+        self.orders.started(execution, self._clock.wall() - (self._clock.boot() - at))
+        self._settle_soon()
+
+    def spawned(self, execution: str, pid: int, since: int) -> None:
+        """Hear from the runner."""
+        self._journal.spawned(execution, pid, since)
+
+    def late(self, execution: str) -> None:
+        """Hear from the runner."""
+        self.orders.late(execution)
+        self._settle_soon()
+
+    def ended(self, execution: str, ended: Ended) -> None:
+        """Hear from the runner."""
+        self.orders.ended(execution, ended, self._clock.wall())
+        self._settle_soon()
 
     def _armed(self, execution: str, trouble: str) -> None:
         if trouble:
             self.orders.unarmed(execution, trouble)
         else:
             self.orders.armed(execution, self._clock.boot())
-        self._settle_soon()
-
-    def _ended(self, execution: str, ended: Ended) -> None:
-        self.orders.ended(execution, ended, self._clock.wall())
         self._settle_soon()
 
     def _recorded(self, execution: str) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
@@ -14,19 +14,30 @@ from doubles.leader import Leader, leading
 from doubles.station import PLUGIN, Spares, Station
 
 from dkron.agent import reaper
-from dkron.agent.keeper import Keeper
+from dkron.agent.descriptors import GIVEN
+from dkron.agent.launchers import Launchers
 from dkron.agent.output import Output
 from dkron.agent.process import Exit, Process, spawn
 from dkron.core.interfaces import Command
+
+FOR_EVER = 2**63
 
 
 class Started:
     """A command under way, as `spawn` started it."""
 
-    def __init__(self, command: Command, env: dict[str, str], keeper: Keeper | None) -> None:
+    def __init__(self, command: Command, **options: Any) -> None:
         self.output = Output()
+        self.begun = asyncio.Event()
         self._end: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        self.process: Process = spawn(command, env=env, output=self.output, ended=self._on_end, keeper=keeper)
+        self.process: Process = spawn(command, output=self.output, begun=self._on_begin, ended=self._on_end, **options)
+
+    def _on_begin(self, process: Process, at: int) -> None:
+        assert process.pid
+        assert at
+        assert not self.begun.is_set(), "told twice"
+        assert not self._end.done(), "told too late"
+        self.begun.set()
 
     def _on_end(self, exit_: Exit) -> None:
         assert not self._end.done(), "told twice"
@@ -39,6 +50,12 @@ class Started:
     async def exit(self) -> Exit:
         async with asyncio.timeout(20):
             return await asyncio.shield(self._end)
+
+    async def pid(self) -> int:
+        """Wait until it has started; return its pid."""
+        async with asyncio.timeout(20):
+            await self.begun.wait()
+        return self.process.pid
 
     async def wrote(self, *words: str) -> None:
         """Wait until all of this has been written."""
@@ -65,12 +82,23 @@ def wait_until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
     return until
 
 
+@pytest_asyncio.fixture
+async def launchers() -> AsyncIterator[Launchers]:
+    """Two launchers, or one if there is one processor."""
+    launchers = Launchers(uuid4().hex, GIVEN)
+    launchers.listen()
+    yield launchers
+    launchers.close()
+
+
 @pytest.fixture
-def start() -> Callable[..., Started]:
+def start(launchers: Launchers) -> Callable[..., Started]:
     """Start a command: `start("echo", "hello", env={...}, cwd=...)`; the loop must run."""
 
-    def start(*argv: str, variables: dict[str, str] | None = None, keeper: Keeper | None = None, **fields: Any) -> Started:
-        return Started(Command(argv=list(argv), **fields), variables or {}, keeper)
+    def start(*argv: str, variables: dict[str, str] | None = None, **fields: Any) -> Started:
+        defaults = {"keeper": None, "until": FOR_EVER, "launchers": launchers}
+        options = {name: fields.pop(name, default) for name, default in defaults.items()}
+        return Started(Command(argv=list(argv), **fields), env=variables or {}, **options)
 
     return start
 
@@ -93,23 +121,15 @@ def alive() -> Callable[[int], bool]:
 
 
 @pytest.fixture
-def descriptors() -> Callable[[], list[str]]:
-    """Name what this process has open."""
-    return lambda: sorted(path.name for path in Path("/proc/self/fd").iterdir())
+def descriptors() -> Callable[..., list[str]]:
+    """Name what a process has open: `descriptors()` of this one, `descriptors(pid)` of another."""
+    return lambda pid="self": sorted(path.name for path in Path(f"/proc/{pid}/fd").iterdir())
 
 
 @pytest.fixture
-def childless() -> Callable[[], bool]:
-    """Tell whether this process has no child, not even a zombie."""
-
-    def childless() -> bool:
-        try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return True
-        return False
-
-    return childless
+def children() -> Callable[[int], list[int]]:
+    """Name the children of a process, zombies too."""
+    return lambda pid: [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.fixture(scope="session")

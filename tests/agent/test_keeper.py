@@ -22,6 +22,7 @@ Until = Callable[[Callable[[], bool]], Any]
 WORKER = """
 import asyncio, os, subprocess, sys, time
 from dkron.agent.keeper import Keeper
+from dkron.agent.launchers import Launchers
 from dkron.agent.output import Output
 from dkron.agent import process
 from dkron.core.interfaces import Command
@@ -32,7 +33,7 @@ class Loud(Output):
     def write(self, data):
         print(data.decode(), end="", flush=True)
 
-def start(keeper, script):
+def start(keeper, launchers, script):
     if script == "a start that is not told":
         environment = {**os.environ, "DKRON_WORKER": keeper.marker}
         print(subprocess.Popen(["sleep", "100"], env=environment, start_new_session=True).pid, flush=True)
@@ -41,13 +42,18 @@ def start(keeper, script):
             print(os.getpid(), flush=True)
             time.sleep(100)
     else:
-        process.spawn(Command(argv=["/bin/sh", "-c", script]), env={}, output=Loud(), ended=lambda exit: None, keeper=keeper)
+        command = Command(argv=["/bin/sh", "-c", script])
+        calls = dict(output=Loud(), begun=lambda process, at: None, ended=lambda exit: None)
+        process.spawn(command, env={}, until=2**63, launchers=launchers, keeper=keeper, **calls)
 
 async def main():
     keeper = Keeper.start(sys.argv[1])
     print(keeper.pid, flush=True)
+    launchers = Launchers(keeper.marker, 1024)
+    launchers.listen()
     for script in sys.argv[2:]:
-        start(keeper, script)
+        start(keeper, launchers, script)
+        await asyncio.sleep(0)
     await asyncio.sleep(100)
 
 asyncio.run(main())

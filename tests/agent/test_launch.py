@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import grp
 import os
 import pwd
+import sys
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -10,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from dkron.agent import launch
-from dkron.agent.__main__ import keep_descriptors
+from dkron.agent.launchers import Launchers
+from dkron.agent.process import Fate
 
 Start = Callable[..., Any]
 
@@ -39,25 +41,31 @@ async def test_working_directory(start: Start, tmp_path: Path) -> None:
     assert run.output.bytes().decode().strip() == str(tmp_path)
 
 
-async def test_no_descriptor_of_the_agent_is_passed_on(start: Start, tmp_path: Path) -> None:
-    with (tmp_path / "secret").open("w") as file, (tmp_path / "given").open("w") as given:
-        os.set_inheritable(given.fileno(), True)  # noqa: FBT003 - as whoever started the worker may leave one
-        keep_descriptors()
-        run = start("ls", "/proc/self/fd")
-        await run.exit()
-        shown = {int(number) for number in run.output.bytes().split()}
-        assert {0, 1, 2} <= shown
-        assert not {file.fileno(), given.fileno()} & shown
+@pytest.fixture
+def given(tmp_path: Path) -> Iterator[None]:
+    """A descriptor that whoever started the agent left open for others."""
+    with (tmp_path / "given").open("w") as file:
+        os.set_inheritable(file.fileno(), True)  # noqa: FBT003 - os has it so
+        yield
+
+
+@pytest.mark.usefixtures("given")
+@pytest.mark.parametrize("fields", [{}, {"cwd": "/"}, {"stdin": b"x"}])
+async def test_it_has_no_descriptor_beyond_its_streams(start: Start, fields: dict[str, Any]) -> None:
+    """Others that are on their way through a launcher are not passed on either."""
+    others = [start("cat", stdin=b"x" * 300_000, cwd=cwd) for cwd in ("/", None) for _ in range(10)]
+    run = start(sys.executable, "-I", "-c", "import os; print(os.listdir('/proc/self/fd'))", **fields)
+    await run.exit()
+    assert run.output.bytes() == b"['0', '1', '2', '3']\n"  # the last is of the look itself
+    for other in others:
+        await other.exit()
 
 
 class TestEnvironment:
     @pytest.fixture(autouse=True)
-    def agent(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        launch._inherited.cache_clear()
+    def agent(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DKRON_ENCRYPT", "hush-hush")
         monkeypatch.setenv("OF_THE_AGENT", "own")
-        yield
-        launch._inherited.cache_clear()
 
     async def test_is_the_agents_then_the_commands_then_the_workers(self, start: Start) -> None:
         env = {"OF_THE_AGENT": "changed", "B": "é,=", "DKRON_JOB_NAME": "forged"}
@@ -75,9 +83,15 @@ class TestEnvironment:
         program = tmp_path / "hello"
         program.write_text("#!/bin/sh\necho found\n")
         program.chmod(0o755)
-        run = start("hello", env={"PATH": str(tmp_path)})
+        (tmp_path / "folder" / "hello").mkdir(parents=True)
+        run = start("hello", env={"PATH": f"/nowhere:{tmp_path}/folder:{tmp_path}"})
         await run.exit()
         assert run.output.bytes() == b"found\n"
+
+    async def test_path_may_lead_to_the_working_directory(self, start: Start, tmp_path: Path) -> None:
+        (tmp_path / "hello").symlink_to("/bin/true")
+        assert (await start("hello", env={"PATH": ":/nowhere"}, cwd=str(tmp_path)).exit()).returncode == 0
+        assert (await start("./hello", cwd=str(tmp_path)).exit()).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -86,23 +100,24 @@ class TestEnvironment:
         (["nosuchprogram"], {}, "nosuchprogram: no such program (a name without a slash is looked for in PATH)"),
         (["/etc/passwd"], {}, "/etc/passwd: permission denied: it must be an executable file that the user may run"),
         ([""], {}, ": permission denied"),
+        (["/bin/true/x"], {}, "/bin/true/x: not a directory"),
         (["true"], {"cwd": "/nowhere"}, "working directory /nowhere: no such file or directory"),
         (["true"], {"cwd": "/etc/passwd"}, "working directory /etc/passwd: not a directory"),
         (["true", "x" * 200_000], {}, "true: argument list too long"),
     ],
 )
 async def test_what_cannot_start_is_a_sentence(start: Start, argv: list[str], fields: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(OSError) as error:
-        start(*argv, **fields)
-    assert str(error.value).startswith(sentence)
+    run = start(*argv, **fields)
+    how = await run.exit()
+    assert how.message.startswith(sentence)
+    assert how.fate is Fate.REFUSED
+    assert not run.begun.is_set()
 
 
 @pytest.mark.parametrize(
     ("argv", "fields", "sentence"),
     [
         ([], {}, "the command is empty"),
-        (["a\0b"], {}, "the command cannot be handed to the system: embedded null byte"),
-        (["true"], {"env": {"A=B": "1"}}, "the command cannot be handed to the system: illegal environment variable name"),
         (["true"], {"user": "nosuchuser"}, "there is no user 'nosuchuser' on this node"),
         (["true"], {"user": "-1"}, "there is no user '-1' on this node"),
         (["true"], {"user": 2**32 - 1}, "there is no user 4294967295 on this node"),
@@ -116,20 +131,40 @@ async def test_what_cannot_be_right_is_a_sentence(start: Start, argv: list[str],
     assert str(error.value) == sentence
 
 
+@pytest.mark.parametrize(
+    ("argv", "fields", "problem"),
+    [
+        (["a\0b"], {}, "embedded null byte"),
+        (["/bin/a\0b"], {}, "embedded null byte"),
+        (["true"], {"env": {"A=B": "1"}}, "illegal environment variable name"),
+        (["true"], {"cwd": "a\0b"}, "embedded null byte"),
+    ],
+)
+async def test_what_the_system_cannot_take_is_a_sentence(
+    start: Start, argv: list[str], fields: dict[str, Any], problem: str
+) -> None:
+    how = await start(*argv, **fields).exit()
+    assert (how.message, how.fate) == (f"the command cannot be handed to the system: {problem}", Fate.REFUSED)
+
+
 async def test_a_script_without_a_first_line(start: Start, tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("echo hello\n")
     script.chmod(0o755)
-    with pytest.raises(OSError, match=r"script: not an executable: a script needs a first line such as #!/bin/sh"):
-        start(str(script))
+    how = await start(str(script)).exit()
+    assert how.message == f"{script}: not an executable: a script needs a first line such as #!/bin/sh"
 
 
-async def test_a_failed_start_leaves_nothing_open(start: Start, descriptors: Callable[[], list[str]]) -> None:
-    before = descriptors()
-    for _ in range(10):
-        with pytest.raises(OSError):
-            start("nosuchprogram", stdin=b"x")
-    assert descriptors() == before
+async def test_a_failed_start_leaves_nothing_open(
+    start: Start, launchers: Launchers, descriptors: Callable[..., list[str]]
+) -> None:
+    await asyncio.gather(*(start("true").exit() for _ in range(4)))  # all launchers are up
+    before = descriptors(), [descriptors(pid) for pid in launchers.pids]
+    for _ in range(20):
+        assert (await start("nosuchprogram", stdin=b"x").exit()).fate is Fate.REFUSED
+        with pytest.raises(ValueError):
+            start("true", user="nosuchuser", stdin=b"x")
+    assert (descriptors(), [descriptors(pid) for pid in launchers.pids]) == before
 
 
 NOBODY = pwd.getpwnam("nobody")
@@ -140,8 +175,7 @@ async def identity(start: Start, **fields: Any) -> list[str]:
     """Return what a command sees: user, group, groups, and who its environment says it is."""
     script = 'id -u; id -g; id -G; echo "$HOME $USER $LOGNAME"'
     if os.geteuid() != 0:
-        with pytest.raises(OSError, match=REFUSAL):
-            start("/bin/sh", "-c", script, **fields)
+        assert (await start("/bin/sh", "-c", script, **fields).exit()).message == REFUSAL
         pytest.xfail("this needs root; without it, the refusal was right")
     run = start("/bin/sh", "-c", script, **fields)
     await run.exit()
@@ -169,16 +203,20 @@ class TestAnotherUser:
         user, group, groups, _ = await identity(start, user=54321, group=12345)
         assert (user, group, groups) == ("54321", "12345", "12345")
 
-    async def test_has_none_of_the_agents_groups(self, start: Start) -> None:
+    @pytest.fixture
+    def groups(self) -> Iterator[None]:
+        """Groups of the agent's own, which its launchers have too."""
         own = os.getgroups()
         if os.geteuid() == 0:
             os.setgroups([*own, 4242])
-        try:
-            groups = (await identity(start, user="nobody"))[2]
-        finally:
-            if os.geteuid() == 0:
-                os.setgroups(own)
-        assert "4242" not in groups.split()
+        yield
+        if os.geteuid() == 0:
+            os.setgroups(own)
+
+    @pytest.mark.usefixtures("groups")
+    async def test_has_none_of_the_agents_groups(self, start: Start) -> None:
+        assert "4242" in (await identity(start))[2].split()
+        assert "4242" not in (await identity(start, user="nobody"))[2].split()
 
     async def test_the_commands_environment_wins(self, start: Start) -> None:
         assert (await identity(start, user="nobody", env={"HOME": "/somewhere"}))[3] == "/somewhere nobody nobody"

@@ -17,13 +17,15 @@ import pytest
 
 from dkron.agent import process, reaper
 from dkron.agent.keeper import Keeper
+from dkron.agent.launcher import Launcher
+from dkron.agent.launchers import Launchers
 from dkron.agent.process import LINGER, Exit, end
 from dkron.agent.sessions import memory_guard
-from dkron.core.clock import MILLISECOND, SECOND, SystemClock
+from dkron.core.clock import MILLISECOND, SECOND
 
 Start = Callable[..., Any]
 Alive = Callable[[int], bool]
-Names = Callable[[], list[str]]
+Names = Callable[..., list[str]]
 Until = Callable[[Callable[[], bool]], Any]
 
 
@@ -68,8 +70,8 @@ async def test_long_output_is_cut_at_its_beginning(start: Start) -> None:
 
 async def test_it_is_named_by_its_start_time(start: Start) -> None:
     runs = [start("sleep", "100") for _ in range(30)]  # 30 starts cross the edge of a clock tick more than once
-    assert [run.process.started for run in runs] == [reaper.stat(run.process.pid).started for run in runs]
-    assert process._started(runs[0].process.pid, SystemClock().boot() - SECOND) == runs[0].process.started
+    pids = [await run.pid() for run in runs]
+    assert [run.process.since for run in runs] == [reaper.stat(pid).started for pid in pids]
     for run in runs:
         run.process.end(0)
     for run in runs:
@@ -84,16 +86,21 @@ async def test_it_leads_a_session(shell: Start) -> None:
 
 async def test_its_keeper_knows_it_until_just_before_it_is_reaped(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = Keeper.start(uuid4().hex)
-    run = start("/bin/sh", "-c", "echo $DKRON_WORKER", keeper=keeper, env={"DKRON_WORKER": "forged"})
-    assert keeper._watched == {run.process.pid: run.process.started}
+    run = start("cat", "/dev/stdin", keeper=keeper, stdin=b"x")
+    await run.pid()
+    assert keeper._watched == {run.process.pid: run.process.since}
     known: list[dict[int, int]] = []
-    waitpid = os.waitpid
-    monkeypatch.setattr(os, "waitpid", lambda *number: known.append(dict(keeper._watched)) or waitpid(*number))
+    reap = Launcher.reap
+    monkeypatch.setattr(Launcher, "reap", lambda launcher, pid: known.append(dict(keeper._watched)) or reap(launcher, pid))
     assert await run.exit() == Exit(0, "")
     assert known == [{}]
-    assert run.output.bytes().decode() == f"{keeper.marker}\n"
-    monkeypatch.undo()
     keeper.close()
+
+
+async def test_it_carries_the_marker_of_its_launcher(start: Start, launchers: Launchers) -> None:
+    run = start("/bin/sh", "-c", "echo $DKRON_WORKER", env={"DKRON_WORKER": "forged"}, variables={"DKRON_WORKER": "forged"})
+    assert await run.exit() == Exit(0, "")
+    assert run.output.bytes().decode().startswith(f"{launchers._marker}.")
 
 
 class TestWhatIsLeftBehind:
@@ -210,9 +217,10 @@ class TestEnd:
         run.process.signal(signal.SIGKILL)
 
     async def test_many_at_once(self, shell: Start) -> None:
-        runs = [shell("echo ready; timeout 100 sleep 100; true") for _ in range(50)]
+        runs = [shell("timeout 100 sh -c 'echo ready; sleep 100'; true") for _ in range(50)]
         for run in runs:
             await run.wrote("ready")
+        for run in runs:
             end(run.process, 20 * SECOND)
         assert {await run.exit() for run in runs} == {Exit(-15, "signal: terminated")}
 
@@ -231,15 +239,6 @@ async def test_it_may_close_its_output_and_go_on(shell: Start, until: Until) -> 
     await until(lambda: run.process._pipe is None)
     assert not run.ended
     assert await run.exit() == Exit(5, "exit status 5")
-
-
-async def test_a_process_that_others_reaped_is_no_success(start: Start) -> None:
-    run = start("sleep", "100")
-    run.process._loop.remove_reader(run.process._pidfd)  # so that it is not quicker than we are
-    os.kill(run.process.pid, signal.SIGKILL)
-    os.waitpid(run.process.pid, 0)  # noqa: ASYNC222 - it is dead
-    run.process._on_exit()
-    assert await run.exit() == Exit(255, "exit status unknown: something else in the worker reaped the process")
 
 
 class TestMemoryLimit:
@@ -296,20 +295,23 @@ async def run_many(start: Start, count: int, parallel: int) -> None:
 
 
 @pytest.mark.processes
-async def test_thousands_of_runs_leave_nothing(start: Start, descriptors: Names, childless: Callable[[], bool]) -> None:
+async def test_thousands_of_runs_leave_nothing(
+    start: Start, launchers: Launchers, descriptors: Names, children: Callable[[int], list[int]]
+) -> None:
     loop: Any = asyncio.get_running_loop()
 
-    def held() -> tuple[int, int, int, int]:
+    def held() -> tuple[int, int, int, int, list[list[str]], list[list[int]]]:
         gc.collect()
         processes = sum(isinstance(each, process.Process) for each in gc.get_objects())
         timers = sum(not timer.cancelled() for timer in loop._scheduled)
-        return len(descriptors()), len(loop._selector.get_map()), timers, processes
+        theirs = [descriptors(pid) for pid in launchers.pids]
+        return len(descriptors()), len(loop._selector.get_map()), timers, processes, theirs, [*map(children, launchers.pids)]
 
     await run_many(start, 10, 10)
     before = held()
     await run_many(start, 2_000, 16)
     assert held() == before
-    assert childless()
+    assert before[-1] == [[] for _ in launchers.pids]
 
 
 async def test_without_descriptors_nothing_starts_and_nothing_is_left(start: Start, descriptors: Names) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,11 +15,14 @@ import pytest
 import pytest_asyncio
 from doubles.effects import make_order
 
+from dkron.agent.launchers import Launchers
 from dkron.agent.orders import Ended
 from dkron.agent.output import LIMIT
 from dkron.agent.runner import Runner
-from dkron.core.clock import MILLISECOND, SECOND
+from dkron.core.clock import MILLISECOND, SECOND, SystemClock
 from dkron.core.interfaces import Command, Context, Outcome
+
+CLOCK = SystemClock()
 
 
 class Nothing(msgspec.Struct):
@@ -88,31 +93,46 @@ class Function:
 class Lab:
     """A runner and what it tells."""
 
-    def __init__(self) -> None:
-        self.spawned: dict[str, int] = {}
-        self.ended: dict[str, Ended] = {}
+    def __init__(self, launchers: Launchers) -> None:
+        self.pids: dict[str, int] = {}
+        self.begins: dict[str, int] = {}
+        self.missed: set[str] = set()
+        self.ends: dict[str, Ended] = {}
         self.runner = Runner(
             node="n1",
             executors={each.name: each for each in (Shell(), Coroutine(), Function())},
+            launchers=launchers,
             keeper=None,
             places=10,
-            spawned=lambda execution, pid, _since: self.spawned.update({execution: pid}),
-            ended=self._ended,
+            listener=self,
         )
 
-    def _ended(self, execution: str, ended: Ended) -> None:
-        assert execution not in self.ended
-        self.ended[execution] = ended
+    def begun(self, execution: str, at: int) -> None:
+        assert execution not in self.begins
+        self.begins[execution] = at
 
-    def start(self, executor: str, execution: str = "x", **changes: Any) -> None:
-        self.runner.start(make_order(execution, executor=executor, **{"config": {}, **changes}))
-        assert execution not in self.ended  # never within the call
+    def spawned(self, execution: str, pid: int, since: int) -> None:
+        assert execution in self.begins
+        assert since
+        self.pids[execution] = pid
+
+    def late(self, execution: str) -> None:
+        assert execution not in self.begins
+        self.missed.add(execution)
+
+    def ended(self, execution: str, ended: Ended) -> None:
+        assert execution not in self.ends
+        self.ends[execution] = ended
+
+    def start(self, executor: str, execution: str = "x", *, until: int = 2**63, **changes: Any) -> None:
+        self.runner.start(make_order(execution, executor=executor, **{"config": {}, **changes}), until)
+        assert execution not in self.ends | self.pids  # never within the call
 
     async def end_of(self, execution: str = "x") -> Ended:
         async with asyncio.timeout(10):
-            while execution not in self.ended:  # noqa: ASYNC110 - it is told by a plain call
+            while execution not in self.ends:  # noqa: ASYNC110 - it is told by a plain call
                 await asyncio.sleep(0.005)
-        return self.ended[execution]
+        return self.ends[execution]
 
     async def run(self, executor: str, **changes: Any) -> Ended:
         self.start(executor, **changes)
@@ -120,8 +140,8 @@ class Lab:
 
 
 @pytest_asyncio.fixture
-async def lab() -> AsyncIterator[Lab]:
-    lab = Lab()
+async def lab(launchers: Launchers) -> AsyncIterator[Lab]:
+    lab = Lab(launchers)
     yield lab
     lab.runner.close()
 
@@ -134,7 +154,34 @@ class TestProcess:
     async def test_that_succeeds(self, lab: Lab) -> None:
         ended = await lab.run("shell", config=script("echo out; echo err >&2"))
         assert ended == Ended(success=True, output=b"out\nerr\n", size=8)
-        assert lab.spawned["x"]
+        assert lab.pids["x"]
+        assert 0 < CLOCK.boot() - lab.begins["x"] < 10 * SECOND
+
+    async def test_that_has_no_time_left_is_not_started(self, lab: Lab, tmp_path: Path) -> None:
+        lab.start("shell", config=script(f"touch {tmp_path}/effect"), until=CLOCK.boot())
+        async with asyncio.timeout(10):
+            while not lab.missed:  # noqa: ASYNC110 - it is told by a plain call
+                await asyncio.sleep(0.005)
+        assert lab.missed == {"x"}
+        assert not lab.ends
+        assert not (tmp_path / "effect").exists()
+        lab.runner.end("x", 0)  # nobody remembers it
+
+    async def test_that_is_ended_before_it_has_started_ends_when_it_has(self, lab: Lab) -> None:
+        lab.start("shell", config=script("trap '' TERM; sleep 3600"))
+        lab.runner.end("x", 0)
+        assert (await lab.end_of()).message == "signal: killed"
+        assert lab.begins
+
+    async def test_whose_launcher_dies_is_lost(self, lab: Lab) -> None:
+        lab.start("shell", config=script("echo ready; sleep 3600", timeout_ms="60000"))
+        await self.says(lab, b"ready")
+        [launcher] = [each for each in lab.runner._launchers._launchers if each._running]
+        os.kill(launcher.pid, signal.SIGKILL)
+        ended = await lab.end_of()
+        assert ended == Ended(
+            success=False, message=f"its launcher (pid {launcher.pid}) died while it ran", output=b"ready\n", size=6, lost=True
+        )
 
     async def test_that_fails(self, lab: Lab) -> None:
         ended = await lab.run("shell", config=script("echo out; exit 3"))
@@ -225,6 +272,7 @@ class TestOwnCode:
         ended = await lab.run(kind)
         assert ended.success
         assert ended.output.startswith(b"in executor")
+        assert lab.begins
 
     async def test_that_raises_fails(self, lab: Lab, kind: str) -> None:
         ended = await lab.run(kind, job="raises")
@@ -250,8 +298,8 @@ class TestOwnCode:
         return await lab.end_of("again")
 
 
-async def test_a_closed_runner_leaves_no_coroutine_waiting() -> None:
-    lab = Lab()
+async def test_a_closed_runner_leaves_no_coroutine_waiting(launchers: Launchers) -> None:
+    lab = Lab(launchers)
     lab.start("coroutine", job="waits")
     lab.runner.close()
     assert (await lab.end_of()).message == "cancelled"
