@@ -47,6 +47,7 @@ class CoreListener:
         """Take an agent in, if it belongs to this cluster."""
         cluster = self._board.cluster
         if cluster is None:
+            self._members.opened = self._clock.boot()  # whoever is sent away is not missing as soon as that has changed
             return Goodbye("this server has not reached its store yet; come back")
         if hello.cluster and hello.cluster != cluster.id:
             return Goodbye(f"the agent belongs to cluster {hello.cluster}, this server to {cluster.id}", retry=False)

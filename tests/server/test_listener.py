@@ -97,9 +97,11 @@ def test_r3_an_agent_of_another_cluster_is_sent_away_for_good(world: World) -> N
 
 
 def test_before_the_store_was_reached_nobody_is_taken_in() -> None:
-    answer = World("").listener.hello(make_hello("a0"), "", 1)
+    world = World("")
+    answer = world.listener.hello(make_hello("a0"), "", 1)
     assert isinstance(answer, Goodbye)
     assert answer.retry
+    assert world.members.opened == world.clock.boot()  # until it has come back it is not missing
 
 
 def test_r9_one_whose_link_is_open_is_asked(world: World) -> None:
