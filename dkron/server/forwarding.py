@@ -101,7 +101,7 @@ class ClusterService(LocalService):
                 if once or self._clock.boot() >= until:
                     raise
             else:
-                await self._show(revision, until)
+                await self._show(revision, until, needed=not result)
                 return result
             await self._clock.sleep(AGAIN)
 
@@ -116,10 +116,16 @@ class ClusterService(LocalService):
             raise NotLeaderError(leader.server)
         return await calls.ask(method, arguments)
 
-    async def _show(self, revision: int, until: int) -> None:
-        """Wait until the own copy has reached a revision, so that who wrote reads what was written."""
+    async def _show(self, revision: int, until: int, *, needed: bool) -> None:
+        """Wait until the own copy has reached a revision, so that who wrote reads what was written.
+
+        Raises:
+            OutcomeUnknownError: it did not come that far, and the answer would be read from it.
+        """
         while self._board.revision < revision and self._clock.boot() < until:
             await self._clock.sleep(LOOK)
+        if needed and self._board.revision < revision:
+            raise OutcomeUnknownError("the leader has done it, but this server does not hear from the store: ask another one")
 
     # --- the server that is asked -----------------------------------------------------------------------------------------
 
