@@ -13,7 +13,7 @@ import msgspec
 
 from dkron.core.desk import Desk, Draft
 from dkron.core.interfaces import Change, Entry, Listing
-from dkron.core.models import Job, JobState, Notice, Run
+from dkron.core.models import Job, JobState, Notice, Restoration, Run
 
 PREFIX = "c/"
 LEADER = "c/leader"
@@ -37,10 +37,11 @@ class Leader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
-    """The value of the cluster key: a random id, made once, and the highest term that was ever taken (R3)."""
+    """The value of the cluster key: a random id, made once, the highest term ever taken, and the last restoration (R3)."""
 
     id: str
     term: int = 0
+    restored: Restoration = Restoration()
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):

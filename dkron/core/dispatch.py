@@ -121,7 +121,7 @@ class Dispatcher:
 
     def _is_past(self, run: Run) -> bool:
         """Tell whether a restored store shows the run as it was once: it may have ended, and been forgotten, since (R3)."""
-        return self._leadership.restored and run.fence != self._leadership.fence
+        return run.fence < self._leadership.restored.fence
 
     def _order(self, term: int, run: Run, execution: Execution) -> Order | None:
         desk = self._board.desks.get(run.job)

@@ -17,7 +17,8 @@ from dkron.core.errors import GuardFailedError, StoreError
 from dkron.core.fellows import Fellows
 from dkron.core.interfaces import Coordinator, Lease
 from dkron.core.membership import Members
-from dkron.core.messages import VALID
+from dkron.core.messages import LOOKAHEAD, VALID
+from dkron.core.models import Restoration
 
 TTL = 5 * SECOND
 CHECK = 300 * MILLISECOND  # several times within VALID
@@ -27,10 +28,18 @@ class Leadership:
     """The time during which this server leads.
 
     `takeover` is the boot time at which it saw its own key committed; `checked` the boot time of issue of its last successful
-    fenced store call (R4). `restored` tells that the store had been restored to its past when it began (R3).
+    fenced store call (R4). `restored` tells when the store was restored to its past, if it ever was (R3).
     """
 
-    def __init__(self, fence: int, term: int, takeover: int, lease: Lease, *, restored: bool = False) -> None:
+    def __init__(
+        self,
+        fence: int,
+        term: int,
+        takeover: int,
+        lease: Lease,
+        *,
+        restored: Restoration = Restoration(),  # noqa: B008 - immutable
+    ) -> None:
         self.fence = fence
         self.term = term
         self.takeover = takeover
@@ -141,11 +150,14 @@ class Election:
         try:
             fence = await self._coordinator.commit(guards, {LEADER: encode(leader)}, lease=lease.id)
             takeover = self._clock.boot()
+            if fence <= seen:
+                until = self._members.now(takeover, self._clock.wall()) + LOOKAHEAD  # whoever led before may have armed so far
+                cluster = replace(cluster, restored=Restoration(until, fence))
             await self._coordinator.commit({LEADER: fence}, {CLUSTER: encode(replace(cluster, term=term))})
         except GuardFailedError:
             await lease.revoke()
             return None
-        return Leadership(fence, term, takeover, lease, restored=fence <= seen)
+        return Leadership(fence, term, takeover, lease, restored=cluster.restored)
 
     def _seen(self, term: int) -> int:
         """Return the newest revision of the store that anybody saw, in this term or later."""

@@ -42,6 +42,17 @@ class Trigger(StrEnum):
     PARENT = "parent"
 
 
+class Restoration(msgspec.Struct, frozen=True):
+    """The last time that the store was restored to its past (R3): who leads later has to know it as well.
+
+    `until` is the reference time up to which the store does not know what became of the dues; what it shows under a fence
+    older than `fence` is how things were once.
+    """
+
+    until: int = 0
+    fence: int = 0
+
+
 class Reason(StrEnum):
     """Why a due instant was skipped."""
 

@@ -27,7 +27,7 @@ def wake(draft: Draft, world: World) -> None:
         if draft.room:
             _tend(draft, run, world)
     if draft.job is not None and draft.state is not None and world.claims:
-        _pass_over(draft, draft.job, world.restored)
+        _pass_over(draft, draft.job, world.restored.until)
         _catch_up(draft, draft.job, world)
         _claim(draft, world, world.now + LOOKAHEAD, draft.room)
     elif draft.job is not None and draft.state is not None:

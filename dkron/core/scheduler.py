@@ -83,7 +83,7 @@ class Scheduler:
         self._ready: deque[Desk] = deque()
         self._asked: set[asyncio.Future[object]] = set()
         self._bell = asyncio.Event()
-        self._since = self._restored = 0
+        self._since = 0
         self._asked_again = 0
         self._resting = False
 
@@ -111,7 +111,6 @@ class Scheduler:
             leadership=leadership, board=self._board, members=self._members, clock=self._clock, now=self.now, send=self._send
         )
         self._ready, self._since, self._skew = deque(), self.now(), self.now() - self._clock.boot()
-        self._restored = self._since + LOOKAHEAD if leadership.restored else 0
         self._ready.extend((*self._board.busy(), *self._standby.unplanned()))
         self._dispatch.ask_everybody()
         try:
@@ -276,7 +275,7 @@ class Scheduler:
             children=self._board.children,
             notify=self._notify,
             claims=not self._resting,
-            restored=self._restored,
+            restored=leadership.restored,
         )
 
     def _decide(self, desk: Desk, world: World) -> None:

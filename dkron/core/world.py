@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dkron.core.clock import SECOND
 from dkron.core.membership import Members, Peer
-from dkron.core.models import Execution, Job, Reason, Run, execution_id
+from dkron.core.models import Execution, Job, Reason, Restoration, Run, execution_id
 from dkron.core.selection import choose, wanted
 
 SETTLING = 3 * SECOND  # how long after a server's start a missing node does not yet count as missing
@@ -21,8 +21,8 @@ class World(NamedTuple):
 
     `now` is reference time, `boot` the leader's boot clock at the same moment, `since` the reference time from which on this
     leader could decide without a gap, `takeover` the boot time at which it saw its own leader key. `claims` is False in a server
-    that is about to stop: due instants are left to the next leader. `restored` is 0, or the reference time up to which a store
-    that was restored to its past does not know what became of the dues (R3).
+    that is about to stop: due instants are left to the next leader. `restored` tells when the store was restored to its past, if
+    it ever was (R3).
     """
 
     now: int
@@ -35,7 +35,7 @@ class World(NamedTuple):
     children: Callable[[str], Sequence[Job]]
     notify: bool
     claims: bool = True
-    restored: int = 0
+    restored: Restoration = Restoration()
 
     def place(self, job: Job, count: int | None = None, without: frozenset[str] = frozenset()) -> list[Peer] | Reason:
         """Choose the nodes that run a job now, or say why there are none."""

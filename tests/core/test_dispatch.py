@@ -11,7 +11,7 @@ from dkron.core.clock import SECOND, Clock
 from dkron.core.dispatch import Dispatcher
 from dkron.core.election import Leadership
 from dkron.core.messages import VALID, Ack, Ask, Cancel, Echo, Halt, Order, Outcome, State, ToAgent
-from dkron.core.models import Execution, Job, Status
+from dkron.core.models import Execution, Job, Restoration, Status
 
 
 class Lead(Scene):
@@ -76,7 +76,8 @@ class TestOrder:
     def test_r3_what_a_restored_store_shows_is_not_ordered_again(self) -> None:
         lead = Lead(make_job(schedule="@manually"))
         execution = lead.run_now()
-        lead.leadership.restored, lead.leadership.fence = True, lead.fence + 1
+        lead.leadership.restored = Restoration(0, lead.fence + 1)
+        lead.leadership.fence = lead.fence + 2
         lead.dispatch.question(lead.run, execution)
         assert [type(message) for _, message in lead.said] == [Cancel]
 

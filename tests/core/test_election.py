@@ -18,7 +18,8 @@ from dkron.core.election import CHECK, TTL, Election, Leadership
 from dkron.core.errors import GuardFailedError, OutcomeUnknownError, StoreUnavailableError
 from dkron.core.fellows import Fellow, Fellows
 from dkron.core.membership import Members
-from dkron.core.messages import VALID, Pulse
+from dkron.core.messages import LOOKAHEAD, VALID, Pulse
+from dkron.core.models import Restoration
 
 
 class Server:
@@ -224,12 +225,11 @@ class TestR3RestoredStore:
     def test_a_store_behind_what_was_seen_is_one(self) -> None:
         async def story(world: World) -> None:
             server = await world.server("s1")
-            assert not (await server.win()).restored
+            assert (await server.win()).restored == Restoration()
             server.board.highest_revision = 1000
             again = await server.win()
-            assert again.restored
-            await server.look()
-            assert not (await server.win()).restored, "it is said once"
+            now = server.members.now(world.clock.boot(), world.clock.wall())
+            assert again.restored == Restoration(now + LOOKAHEAD, again.fence)
 
         tell(story)
 
@@ -240,10 +240,25 @@ class TestR3RestoredStore:
             hello = make_hello("a0", term=leadership.term, store_revision=1000)
             server.members.hello(hello, "10.0.0.1", 1, boot=0, wall=0)
             await server.election.keep(leadership)  # ends
-            assert (await server.win()).restored
-            server.members.hello(hello, "10.0.0.1", 1, boot=0, wall=0)
             again = await server.win()
-            assert not again.restored, "what was said in an earlier term does not count"
+            assert again.restored.fence == again.fence
+            server.members.hello(hello, "10.0.0.1", 1, boot=0, wall=0)
+            later = await server.win()
+            assert later.restored == again.restored, "what was said in an earlier term does not count"
+
+        tell(story)
+
+    def test_whoever_leads_later_knows_it_too(self) -> None:
+        """The leader that saw it may die before it has passed over all that fell due."""
+
+        async def story(world: World) -> None:
+            first, second = await world.server("s1"), await world.server("s2")
+            await first.win()
+            first.board.highest_revision = 1000
+            seen = (await first.win()).restored
+            assert seen.fence
+            await second.look()
+            assert (await second.win()).restored == seen
 
         tell(story)
 

@@ -8,7 +8,7 @@ from doubles.scene import NOW, UID, Scene, ahead, edit, make_job, start, statuse
 from dkron.core import edits
 from dkron.core.clock import SECOND
 from dkron.core.messages import LEASE, LOOKAHEAD, Outcome, State
-from dkron.core.models import Reason, Run, Status, Trigger
+from dkron.core.models import Reason, Restoration, Run, Status, Trigger
 
 NEVER = [State.VOID, State.REFUSED, State.UNKNOWN]
 
@@ -19,7 +19,7 @@ class TestR3RestoredStore:
     def test_what_fell_due_before_is_skipped_as_such(self) -> None:
         scene = Scene(make_job())
         scene.forward(10 * SECOND)
-        scene.restored = scene.now + LOOKAHEAD
+        scene.restored = Restoration(scene.now + LOOKAHEAD, scene.fence)
         scene.wake()
         skips = scene.desk.state.skips if scene.desk.state else None
         assert skips is not None
@@ -32,15 +32,16 @@ class TestR3RestoredStore:
     def test_an_agent_that_knows_nothing_may_have_forgotten_the_end(self) -> None:
         scene = start()
         execution = scene.execution
-        scene.fence, scene.restored = 8, scene.now
+        scene.fence, scene.restored = 9, Restoration(scene.now, 8)  # it was noticed by the leader before
         scene.report(execution, State.VOID)
         assert scene.records[execution.id].status is Status.LOST
         assert scene.runs == []
 
     def test_what_was_decided_since_is_not_suspect(self) -> None:
         scene = Scene(make_job(schedule="@manually"))
-        scene.restored = scene.now + LOOKAHEAD
+        scene.restored = Restoration(scene.now + LOOKAHEAD, scene.fence)
         scene.decide(lambda draft, world: edits.run_now(draft, NOW, "", world))
+        scene.fence += 1  # nor by the next leader
         scene.report(scene.execution, State.VOID)
         assert statuses(scene) == [Status.REVOKED, Status.ARMED]
 

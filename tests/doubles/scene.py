@@ -14,7 +14,7 @@ from dkron.core.clock import SECOND
 from dkron.core.desk import Desk, Draft
 from dkron.core.membership import Members
 from dkron.core.messages import LOOKAHEAD, Heartbeat, Hello, Outcome, Report, State
-from dkron.core.models import Execution, Job, Record, Run, Status
+from dkron.core.models import Execution, Job, Record, Restoration, Run, Status
 from dkron.core.world import World
 
 NOW = 1_800_000_000 * SECOND  # a whole second, minute and hour
@@ -42,7 +42,7 @@ class Scene:
         self.takeover = self.boot - led_for
         self.since = self.now - led_for
         self.fence = 7
-        self.restored = 0
+        self.restored = Restoration()
         self.revision = 100
         self.board = Board()
         self.members = Members()
