@@ -114,7 +114,7 @@ class Scheduler:
         self._ready.extend((*self._board.busy(), *self._standby.unplanned()))
         self._dispatch.ask_everybody()
         try:
-            await self._loop()
+            await self._loop(leadership)
         finally:
             self._leadership = self._dispatch = None
             await self._writer.close()
@@ -131,7 +131,7 @@ class Scheduler:
         executions = ((desk, e) for desk in self._board.busy() for run in desk.live() for e in run.executions)
         return (e for desk, e in executions if e.status is Status.ARMED and e.id not in (desk.started or {}))
 
-    async def _loop(self) -> None:
+    async def _loop(self, leadership: Leadership) -> None:
         tick = 0
         while True:
             boot = self._clock.boot()
@@ -139,8 +139,9 @@ class Scheduler:
                 tick = boot
                 self._tick(boot)
             self._ready.extend(self._agenda.due(self.now()))
-            await self._work(boot + SLICE)
-            if self._ready:
+            if valid := leadership.valid(boot):  # else it may be deposed, and whom it takes for gone talks to another (R4, R8)
+                await self._work(boot + SLICE)
+            if self._ready and valid:
                 await self._clock.sleep(0)
                 continue
             self._bell.clear()

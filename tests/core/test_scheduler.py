@@ -153,6 +153,21 @@ class TestR4Validity:
 
         tell(story)
 
+    def test_r8_who_may_be_deposed_calls_nothing_lost(self) -> None:
+        """A server that was stopped for a while has heard of nobody since, and the next leader has heard of all."""
+
+        async def story(world: World) -> None:
+            await world.put(manual())
+            await world.run_now()
+            world.beating.cancel()
+            await asyncio.sleep(60)
+            assert world.records.saved == []
+            world.leadership.confirm(world.clock.boot())  # it leads after all
+            await asyncio.sleep(0.5)
+            assert [record.status for record in world.records.saved] == [Status.LOST]
+
+        tell(story)
+
     def test_what_fell_due_meanwhile_is_caught_up_and_not_overloaded(self) -> None:
         async def story(world: World) -> None:
             await world.put(make_job())
