@@ -1,4 +1,4 @@
-"""Which faults, when: each kind once, in a fixed order; or random compositions, for as long as somebody wants."""
+"""Which faults, when: each kind once, in a fixed order. (`menu` has random ones.)"""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from cluster.machines import Machine
 
 CLOCKED: Final = ("s3", "a3")  # whose clocks can be set
 SMALL: Final = ("s2", "a2")  # whose disks are small
-FAR: Final = (-90.0, -7.0, -2.5, 2.5, 7.0, 90.0)  # seconds by which clocks go wrong
 
 
 class Blow(NamedTuple):
@@ -61,7 +60,6 @@ def each_kind(means: Means) -> Iterator[Blow]:
     def one(make: Callable[[], Trouble], lasts: float = 0.0, rest: float = 4.0) -> Blow:
         return Blow(lambda: [make()], lasts, rest)
 
-    yield one(means.save)
     yield one(lambda: faults.KillWorker(a1), 1)
     yield one(lambda: faults.CutLink(fleet, [a2]), 8)
     yield one(lambda: faults.ResetLink(fleet, [a1]), rest=1)
@@ -92,6 +90,7 @@ def each_kind(means: Means) -> Iterator[Blow]:
     yield one(lambda: means.step(fleet.servers[CLOCKED[0]], 90), 6)
     yield one(lambda: means.fill(SMALL[0]), 4)
     yield one(lambda: faults.KillAll(*fleet.machines.values()), 1)
+    yield one(means.save, rest=6)
     yield one(means.restore, 1)
     yield one(lambda: faults.RestartServer(fleet.leader()))
     yield one(lambda: faults.Restart(*fleet.servers.values()))
