@@ -211,6 +211,13 @@ class Notifier(Protocol):
         """Tell it. An exception means: try again later, with a growing delay, for at most a day."""
 
 
+class TellsMany(Notifier, Protocol):
+    """A notifier for which several runs at once are cheaper than one after another; under load they end by the hundred."""
+
+    async def notify_all(self, notices: Sequence[Notice]) -> None:
+        """Tell of all of these, the oldest first. An exception means: `notify` of each of them, now."""
+
+
 class Saver(Protocol):
     """Keeps records before the commit that makes them final."""
 

@@ -60,6 +60,14 @@ class NotifierContract(Contract):
         await asyncio.gather(*(notifier.notify(notice(job=f"job{number}")) for number in range(50)))
 
     @bounded
+    async def test_several_in_one_call(self, notifier: Notifier) -> None:
+        notify_all = getattr(notifier, "notify_all", None)
+        if notify_all is None:
+            pytest.skip("it has no `notify_all`, which is optional")
+        await notify_all([notice(status, job=f"job-{status}") for status in Status if status.final])
+        await notify_all([notice()])
+
+    @bounded
     async def test_a_run_without_executions(self, notifier: Notifier) -> None:
         now = SystemClock().wall()
         skipped = Notice(
