@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
 from dkron.core.board import LEADER, OUTBOX, Board
 from dkron.core.clock import MILLISECOND, SECOND, Clock
@@ -16,10 +16,12 @@ from dkron.core.models import Notice
 LONGEST: Final = 24 * 3600 * SECOND
 MOST: Final = 10_000  # entries; beyond it the oldest are given up
 GROUP: Final = 100
-PATIENCE: Final = 10  # seconds for one notifier to take one notice
+PATIENCE: Final = 10  # seconds for one notifier to take one notice, or several at once
 FIRST_DELAY: Final = 1 * SECOND
 LONGEST_DELAY: Final = 300 * SECOND
 LOOK: Final = 100 * MILLISECOND
+
+Told = TypeVar("Told", Notice, Sequence[Notice])
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +42,7 @@ class Outbox:
         while True:
             batch = self._due()
             if batch:
-                ended = [notice for notice in batch if await self._deliver(notice)]
-                await self._delete(fence, ended)
+                await self._delete(fence, await self._deliver(batch))
             await self._clock.sleep(LOOK if not batch else 0)
 
     def _due(self) -> list[Notice]:
@@ -58,20 +59,27 @@ class Outbox:
                 break
         return due
 
-    async def _deliver(self, notice: Notice) -> bool:
-        """Tell every notifier that has not taken it; True when nothing is left to do about it."""
-        if len(self._board.outbox) > MOST or self._clock.wall() - notice.created_at > LONGEST:
-            return True
-        told = self._told.setdefault(notice.id, set())
-        for name, notifier in self._notifiers.items():
-            if name not in told and await _tell(name, notifier, notice):
-                told.add(name)
-        if len(told) == len(self._notifiers):
-            return True
-        _, delay = self._again.get(notice.id, (0, FIRST_DELAY // 2))
+    async def _deliver(self, batch: list[Notice]) -> list[Notice]:
+        """Tell each notifier what it has not taken, beside the others; return those about which nothing is left to do."""
+        alive = [notice for notice in batch if not self._is_given_up(notice)]
+        await asyncio.gather(*(self._tell(name, notifier, alive) for name, notifier in self._notifiers.items()))
+        waiting = {notice.id for notice in alive if len(self._told.get(notice.id, ())) < len(self._notifiers)}
+        for notice_id in waiting:
+            self._put_off(notice_id)
+        return [notice for notice in batch if notice.id not in waiting]
+
+    def _is_given_up(self, notice: Notice) -> bool:
+        return len(self._board.outbox) > MOST or self._clock.wall() - notice.created_at > LONGEST
+
+    async def _tell(self, name: str, notifier: Notifier, notices: list[Notice]) -> None:
+        left = [notice for notice in notices if name not in self._told.get(notice.id, ())]
+        for notice in await _taken(name, notifier, left):
+            self._told.setdefault(notice.id, set()).add(name)
+
+    def _put_off(self, notice_id: str) -> None:
+        _, delay = self._again.get(notice_id, (0, FIRST_DELAY // 2))
         delay = min(delay * 2, LONGEST_DELAY)
-        self._again[notice.id] = (self._clock.boot() + delay, delay)
-        return False
+        self._again[notice_id] = (self._clock.boot() + delay, delay)
 
     async def _delete(self, fence: int, notices: list[Notice]) -> None:
         held = [(notice.id, self._board.outbox[notice.id][1]) for notice in notices if notice.id in self._board.outbox]
@@ -100,11 +108,19 @@ class Outbox:
         return {key: revision for key, revision in keys.items() if key not in left}
 
 
-async def _tell(name: str, notifier: Notifier, notice: Notice) -> bool:
+async def _taken(name: str, notifier: Notifier, notices: Sequence[Notice]) -> Sequence[Notice]:
+    """Return those that the notifier has taken: all at once if it can do that, and if not, or if that fails, each by itself."""
+    notify_all = getattr(notifier, "notify_all", None)
+    if notify_all is not None and len(notices) > 1 and await _took(name, f"{len(notices)} ends at once", notify_all, notices):
+        return notices
+    return [notice for notice in notices if await _took(name, f"the end of {notice.job}", notifier.notify, notice)]
+
+
+async def _took(name: str, what: str, tell: Callable[[Told], Awaitable[None]], told: Told) -> bool:
     try:
         async with asyncio.timeout(PATIENCE):
-            await notifier.notify(notice)
+            await tell(told)
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises means: try again later
-        log.warning("notifier %s did not take the end of %s: %s", name, notice.job, str(error) or type(error).__name__)
+        log.warning("notifier %s did not take %s: %s", name, what, str(error) or type(error).__name__)
         return False
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from doubles.memory import MAX_GUARDS, MemoryCoordinator, MemoryStore, Moment, Operation
@@ -37,6 +37,31 @@ class Ear:
             self.failures -= 1
             raise RuntimeError("not now")
         self.told.append(notice.id)
+
+
+class BigEar(Ear):
+    """A notifier that takes several at once, or fails to so many times."""
+
+    def __init__(self, failures: int = 0, *, never: str = "", hangs_at_once: bool = False) -> None:
+        super().__init__()
+        self.failures_at_once = failures
+        self.hangs_at_once = hangs_at_once
+        self.never = never
+        self.at_once: list[list[str]] = []
+
+    async def notify(self, notice: Notice) -> None:
+        if notice.id == self.never:
+            raise RuntimeError("not this one")
+        await super().notify(notice)
+
+    async def notify_all(self, notices: Sequence[Notice]) -> None:
+        self.at_once.append([notice.id for notice in notices])
+        if self.hangs_at_once:
+            await asyncio.get_running_loop().create_future()
+        if self.failures_at_once or self.never in self.at_once[-1]:
+            self.failures_at_once -= 1
+            raise RuntimeError("not all of them")
+        self.told += self.at_once[-1]
 
 
 class World:
@@ -160,6 +185,67 @@ class TestDelivery:
             await world.begin()
             await asyncio.sleep(outbox.PATIENCE + 1)
             assert ear.told == ["0"]
+
+        ear = Ear()
+        tell(story, Ear(hangs=True), ear)
+
+
+class TestManyAtOnce:
+    def test_one_that_can_is_told_once(self) -> None:
+        async def story(world: World) -> None:
+            await world.begin(3)
+            await asyncio.sleep(0.5)
+            assert world.stored == []
+
+        small, big = Ear(), BigEar()
+        tell(story, small, big)
+        assert small.told == big.told == ["0", "1", "2"]
+        assert (big.at_once, big.asked) == ([["0", "1", "2"]], [])
+
+    def test_one_alone_is_told_as_ever(self) -> None:
+        async def story(world: World) -> None:
+            await world.begin()
+            await asyncio.sleep(0.5)
+
+        ear = BigEar()
+        tell(story, ear)
+        assert (ear.told, ear.at_once) == (["0"], [])
+
+    @pytest.mark.parametrize("ear", [BigEar(1), BigEar(hangs_at_once=True)])
+    def test_if_that_fails_each_is_told_by_itself(self, ear: BigEar) -> None:
+        async def story(world: World) -> None:
+            await world.begin(3)
+            await asyncio.sleep(outbox.PATIENCE + 1)
+            assert world.stored == []
+
+        tell(story, ear)
+        assert (ear.told, ear.at_once) == (["0", "1", "2"], [["0", "1", "2"]])
+
+    def test_one_that_is_never_taken_holds_up_no_other(self) -> None:
+        async def story(world: World) -> None:
+            await world.begin(3)
+            await asyncio.sleep(0.5)
+            assert world.stored == ["1"]
+
+        ear = BigEar(never="1")
+        tell(story, ear)
+        assert ear.told == ["0", "2"]
+
+    def test_only_what_a_notifier_has_not_taken_is_told_again(self) -> None:
+        async def story(world: World) -> None:
+            await world.begin(3)
+            await asyncio.sleep(5)
+            assert world.stored == []
+
+        small, big = Ear(2), BigEar()
+        tell(story, small, big)
+        assert (small.told, big.told) == (["2", "0", "1"], ["0", "1", "2"])
+
+    def test_one_that_hangs_holds_up_no_other(self) -> None:
+        async def story(world: World) -> None:
+            await world.begin(5)
+            await asyncio.sleep(1)
+            assert ear.told == ["0", "1", "2", "3", "4"]
 
         ear = Ear()
         tell(story, Ear(hangs=True), ear)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Final
 
 from dkron.core.clock import SECOND, rfc3339
@@ -19,8 +20,12 @@ class LogNotifier:
 
     async def notify(self, notice: Notice) -> None:
         """Write the line."""
-        level = logging.INFO if notice.status == "success" else logging.WARNING
-        _LOG.log(level, "%s", _sentence(notice), extra=_fields(notice))
+        _write(notice)
+
+    async def notify_all(self, notices: Sequence[Notice]) -> None:
+        """Write the lines."""
+        for notice in notices:
+            _write(notice)
 
 
 @hookimpl
@@ -42,6 +47,11 @@ def dkron_run_skipped(job: str, skips: Skips) -> None:
         "count": skips.count,
     }
     _LOG.warning("%s: skipped (%s), due %s%s", job, skips.reason.value, rfc3339(skips.last), more, extra=fields)
+
+
+def _write(notice: Notice) -> None:
+    level = logging.INFO if notice.status == "success" else logging.WARNING
+    _LOG.log(level, "%s", _sentence(notice), extra=_fields(notice))
 
 
 def _sentence(notice: Notice) -> str:
