@@ -11,6 +11,7 @@ import logging
 import re
 import sys
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final, TextIO
 
 import msgspec
@@ -26,6 +27,7 @@ _LEVELS: Final = {
     "fatal": logging.CRITICAL,
     "panic": logging.CRITICAL,
 }
+_OWN: Final = len(vars(logging.makeLogRecord({})))  # attributes that each record has before any are added
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _SECRET: Final = re.compile(r"passw|secret|token|encrypt|authorization|(^|_)key$", re.IGNORECASE)
 _COLOURS: Final = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
@@ -58,7 +60,7 @@ class JsonFormatter(logging.Formatter):
             "logger": short(record.name),
             "message": record.getMessage(),
         }
-        return _written(line | _facts(record) | _trace(self, record) | line)
+        return _written({**line, **_facts(record), **_trace(self, record), **line})
 
 
 class TextFormatter(logging.Formatter):
@@ -98,8 +100,8 @@ def _instant(record: logging.LogRecord) -> int:
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:
-    facts = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-    return {key: "***" if _is_secret(key) else value for key, value in facts.items()}
+    added = islice(vars(record).items(), _OWN, None)
+    return {key: "***" if _is_secret(key) else value for key, value in added if key not in _STANDARD}
 
 
 @lru_cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Protocol
 
 SECOND: Final = 1_000_000_000
@@ -53,6 +54,10 @@ def to_datetime(instant: int) -> datetime:
 def rfc3339(instant: int) -> str:
     """Return an instant as RFC 3339 in UTC, with as many fractional digits as it has (Go's RFC3339Nano)."""
     seconds, rest = divmod(instant, SECOND)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     fraction = f".{rest:09d}".rstrip("0") if rest else ""
-    return f"{text}{fraction}Z"
+    return f"{_second(seconds)}{fraction}Z"
+
+
+@lru_cache(maxsize=256)  # what is written down in one second is mostly about the same few
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -51,16 +51,17 @@ def dkron_run_skipped(job: str, skips: Skips) -> None:
 
 def _write(notice: Notice) -> None:
     level = logging.INFO if notice.status == "success" else logging.WARNING
-    _LOG.log(level, "%s", _sentence(notice), extra=_fields(notice))
+    if _LOG.isEnabledFor(level):
+        due, late = rfc3339(notice.group), _lateness(notice)
+        _LOG.log(level, "%s", _sentence(notice, due, late), extra=_fields(notice, due, late))
 
 
-def _sentence(notice: Notice) -> str:
+def _sentence(notice: Notice, due: str, late: float | None) -> str:
     """Say it for the person who reads the terminal."""
     last = {execution.node: execution for execution in notice.executions}
-    where = ", ".join(_where(execution) for execution in last.values()) or "no node"
-    late = _lateness(notice)
+    where = ", ".join(map(_where, last.values())) or "no node"
     tail = "" if late is None else f", {late:.3f} s late"
-    return f"{notice.job}: {notice.status} on {where}, due {rfc3339(notice.group)}{tail}"
+    return f"{notice.job}: {notice.status} on {where}, due {due}{tail}"
 
 
 def _where(execution: Execution) -> str:
@@ -68,13 +69,13 @@ def _where(execution: Execution) -> str:
     return execution.node if duration is None else f"{execution.node} in {duration:.3f} s"
 
 
-def _fields(notice: Notice) -> dict[str, Any]:
+def _fields(notice: Notice, due: str, late: float | None) -> dict[str, Any]:
     return {
         "job": notice.job,
-        "group": rfc3339(notice.group),
+        "group": due,
         "trigger": notice.trigger.value,
         "status": notice.status,
-        "lateness": _lateness(notice),
+        "lateness": late,
         "executions": [_execution(execution) for execution in notice.executions],
     }
 
