@@ -107,7 +107,7 @@ def stop(draft: Draft, execution_id: str, by: str, world: World) -> Execution:
         NotFoundError: it is not live: it has ended, or never was.
     """
     for run in draft.runs.values():
-        execution = next((e for e in run.executions if e.id == execution_id), None)
+        execution = run.find(execution_id)
         if execution is not None and not execution.status.final:
             _mark(draft, run, execution, by, world)
             return execution

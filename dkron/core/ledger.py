@@ -21,6 +21,8 @@ from dkron.core.desk import Draft
 from dkron.core.membership import Peer
 from dkron.core.messages import Outcome, Report, State
 from dkron.core.models import (
+    OPEN,
+    ORDERED,
     Execution,
     Job,
     Reason,
@@ -37,7 +39,7 @@ from dkron.core.world import World, arm
 
 def set_execution(draft: Draft, run: Run, execution: Execution) -> Run:
     """Put one execution back into its run."""
-    changed = replace(run, executions=tuple(execution if e.id == execution.id else e for e in run.executions))
+    changed = replace(run, executions=tuple([execution if e.id == execution.id else e for e in run.executions]))
     draft.put_run(changed)
     return changed
 
@@ -48,7 +50,7 @@ def set_execution(draft: Draft, run: Run, execution: Execution) -> Run:
 def report(draft: Draft, run_id: str, said: Report, world: World) -> None:
     """Take an agent's answer about an execution (R8: what is final stays so)."""
     run = draft.runs.get(run_id)
-    execution = next((e for e in run.executions if e.id == said.id), None) if run else None
+    execution = run.find(said.id) if run else None
     if said.state in ENDED:
         draft.answers.append((said.agent, said.id))
     if said.state is State.FINISHED and (execution is None or execution.status is Status.LOST):
@@ -57,7 +59,7 @@ def report(draft: Draft, run_id: str, said: Report, world: World) -> None:
         return
     if execution.status is Status.LOST and said.state not in {State.ARMED, State.RUNNING}:
         release(draft, run, execution)
-    elif execution.status in {Status.ARMED, Status.RUNNING}:  # what waits for its retry was never ordered
+    elif execution.status in ORDERED:  # what waits for its retry was never ordered
         (_heard if execution.agent == said.agent else _heard_again)(draft, run, execution, said, world)
 
 
@@ -211,11 +213,11 @@ def finish(draft: Draft, run: Run, ended: Execution, world: World, said: Report 
     else:
         draft.records.append((records.record(run, ended, said), said.output if said else None))
     again = policy.tries_again(job, run, ended)
-    run = set_execution(draft, run, replace(ended, retried=again))
+    run = set_execution(draft, run, replace(ended, retried=True) if again else ended)
     _count(draft, ended)
     if again:
         run = _next_attempt(draft, run, ended, world)
-    if all(e.status.final for e in run.executions):
+    if OPEN.isdisjoint([e.status for e in run.executions]):
         _close(draft, job, run, world)
 
 

@@ -32,6 +32,7 @@ class Status(StrEnum):
 
 
 OPEN = frozenset({Status.WAITING, Status.ARMED, Status.RUNNING})
+ORDERED = frozenset({Status.ARMED, Status.RUNNING})  # a target was told to start it, and nobody has heard of its end
 
 
 class Trigger(StrEnum):
@@ -155,7 +156,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     @property
     def live(self) -> bool:
         """Tell whether it may still start, or run."""
-        return not self.status.final or (self.status is Status.LOST and not self.gone)
+        return self.status in OPEN or (self.status is Status.LOST and not self.gone)
 
 
 class Stop(msgspec.Struct, frozen=True, gc=False):
@@ -193,6 +194,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     def id(self) -> str:
         """Name the run within its job."""
         return run_id(self.group, self.uid)
+
+    def find(self, execution: str) -> Execution | None:
+        """Return one of its executions by id."""
+        for one in self.executions:
+            if one.id == execution:
+                return one
+        return None
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -12,8 +12,8 @@ from dkron.core import ledger, policy
 from dkron.core.clock import MILLISECOND, SECOND
 from dkron.core.desk import Desk, Draft
 from dkron.core.membership import Peer
-from dkron.core.messages import LOOKAHEAD
-from dkron.core.models import Execution, Job, JobState, MemberStatus, Reason, Run, Skips, Status, Trigger, run_id
+from dkron.core.messages import LEASE, LOOKAHEAD
+from dkron.core.models import ORDERED, Execution, Job, JobState, MemberStatus, Reason, Run, Skips, Status, Trigger, run_id
 from dkron.core.world import World, arm
 
 CLAIMS_AN_EDIT = 100  # what else was due by the old specification is recorded as missed
@@ -24,7 +24,7 @@ LOOK_AGAIN = 100 * MILLISECOND
 def wake(draft: Draft, world: World) -> None:
     """Decide everything about a job that time makes due."""
     for run in list(draft.runs.values()):
-        if draft.room:
+        if not _well(draft, run, world) and draft.room:
             _tend(draft, run, world)
     if draft.job is not None and draft.state is not None and world.claims:
         _pass_over(draft, draft.job, world.restored.until)
@@ -37,14 +37,14 @@ def wake(draft: Draft, world: World) -> None:
 def next_wake(desk: Desk, now: int) -> int:
     """Return when to look at a job again (reference time); 0 if nothing is to come by itself."""
     times = [_claim_time(desk, now)] if desk.job else []
+    soon, latest = now + LOOK_AGAIN, now + policy.LONGEST_RETRY_DELAY
     for run in desk.live():
-        if undecided(run) or run.closed:
-            times.append(now + LOOK_AGAIN)
-        soon, latest = now + LOOK_AGAIN, now + policy.LONGEST_RETRY_DELAY
+        if run.closed or undecided(run):
+            times.append(soon)
         times += [min(max(e.start_at, soon), latest) for e in run.executions if e.status is Status.WAITING]
     if desk.started:
         times.append(min(desk.started.values()) + WORTH_A_COMMIT)
-    return max(min((t for t in times if t), default=0), 0)
+    return max(min(filter(None, times), default=0), 0)
 
 
 def _claim_time(desk: Desk, now: int) -> int:
@@ -58,10 +58,29 @@ def _claim_time(desk: Desk, now: int) -> int:
 
 def undecided(run: Run) -> bool:
     """Tell whether a run still has no targets: none was chosen, or all were taken back."""
-    return not run.revoking and all(e.status is Status.REVOKED for e in run.executions)
+    if run.revoking:
+        return False
+    for execution in run.executions:  # noqa: SIM110 - asked at every look: a generator costs four times as much
+        if execution.status is not Status.REVOKED:
+            return False
+    return True
 
 
 # --- what lives -----------------------------------------------------------------------------------------------------------
+
+
+def _well(draft: Draft, run: Run, world: World) -> bool:
+    """Tell at a glance that a run needs nothing, as nearly always: it was ordered, and its targets are there.
+
+    Nothing is decided about a target before the longest lease has passed in silence (R4, R7).
+    """
+    if run.closed or not run.executions or draft.job is None or draft.job.uid != run.uid:
+        return False
+    noted = draft.desk.started or ()
+    for execution in run.executions:
+        if execution.status not in ORDERED or execution.id in noted or world.silence(execution.agent) >= LEASE:
+            return False
+    return True
 
 
 def _tend(draft: Draft, run: Run, world: World) -> None:
@@ -83,7 +102,7 @@ def _tend(draft: Draft, run: Run, world: World) -> None:
             return
         if execution.status is Status.WAITING and not world.now < execution.start_at <= world.now + policy.LONGEST_RETRY_DELAY:
             _retry(draft, current, execution, world)
-        elif execution.status in {Status.ARMED, Status.RUNNING}:
+        elif execution.status in ORDERED:
             _store_start(draft, current, execution, world)
             ledger.unreachable(draft, draft.runs[run.id], execution, world)
 

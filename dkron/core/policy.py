@@ -91,7 +91,7 @@ def missed(due: Next, cursor: int, end: int, reason: Reason = Reason.MISSED) -> 
 
 def stopped(run: Run, execution: Execution) -> bool:
     """Tell whether somebody wants its end."""
-    return any(stop.execution in {"", execution.id} for stop in run.stops)
+    return bool(run.stops) and any(stop.execution in {"", execution.id} for stop in run.stops)
 
 
 def tries_again(job: Job, run: Run, execution: Execution) -> bool:

@@ -9,7 +9,7 @@ from dkron.core.world import World
 
 def record(run: Run, ended: Execution, said: Report | None = None) -> Record:
     """Return what history keeps of an execution."""
-    stop = next((stop for stop in run.stops if stop.execution in {"", ended.id}), None)
+    stop = next((stop for stop in run.stops if stop.execution in {"", ended.id}), None) if run.stops else None
     return Record(
         id=ended.id,
         job=run.job,

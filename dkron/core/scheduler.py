@@ -252,7 +252,7 @@ class Scheduler:
     def _started(self, desk: Desk, said: Report) -> bool:
         """Note a start that need not be stored yet; True if it has to be decided about instead."""
         held = (desk.runs or {}).get(said.run)
-        execution = next((e for e in held.run.executions if e.id == said.id), None) if held else None
+        execution = held.run.find(said.id) if held else None
         if held is None or execution is None or held.run.revoking or execution.agent != said.agent:
             return True
         if execution.status is Status.ARMED:
