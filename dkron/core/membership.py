@@ -132,6 +132,7 @@ class Members:
         if peer is None:
             return
         peer.heard = boot
+        peer.linked = True  # if not to this server, then to another one that passes it on
         peer.reading = max(peer.reading, beat.reading)
         peer.offset, peer.skew = beat.wall - wall, beat.wall - boot
         peer.running, peer.queued = beat.running, beat.queued

@@ -48,6 +48,12 @@ class TestAlive:
         assert peer.status is MemberStatus.FAILED
         assert members.matching(WEB) == []
 
+    def test_who_is_heard_over_another_server_is_linked(self, members: Members) -> None:
+        peer = join(members)
+        members.closed(peer.agent, left=False)
+        beat(members)
+        assert tick(members, BOOT + SILENT) == []
+
     def test_it_fails_once(self, members: Members) -> None:
         join(members)
         tick(members, BOOT + SILENT + 1)
