@@ -64,7 +64,8 @@ class NotLeaderError(DkronError):
     """
 
     def __init__(self, leader: str = "") -> None:
-        super().__init__(f"server {leader} leads" if leader else "no server leads at the moment; try again in a second")
+        who = f"server {leader} leads and could not be asked" if leader else "no server leads at the moment"
+        super().__init__(f"{who}; try again in a second")
         self.leader = leader
 
 

@@ -213,11 +213,15 @@ class Hand(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="hand"):
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="call"):
-    """Do what only the leader may; `arguments` are JSON. Answered by a `Reply` with the same number."""
+    """Do what only the leader may; `arguments` are JSON. Answered by a `Reply` with the same number.
+
+    `since` is 0, or says that it was asked before and nobody knows whether it was done: if so, then after that revision.
+    """
 
     number: int
     method: str
     arguments: bytes
+    since: int = 0
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="reply"):

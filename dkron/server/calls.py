@@ -5,17 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
-
-import msgspec
+from typing import Any
 
 from dkron.core import errors
-from dkron.core.errors import DkronError, InvalidInputError, LinkError, NotLeaderError, OutcomeUnknownError
+from dkron.core.errors import DkronError, InvalidInputError, LinkError, NotLeaderError
 from dkron.core.messages import Call, Reply
 
-PATIENCE: Final = 8.0  # seconds for an answer: longer than the leader itself waits for the store
-
-Do = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
+Do = Callable[[str, bytes, int], Awaitable[tuple[int, bytes]]]
 Send = Callable[[Call | Reply], None]
 
 log = logging.getLogger(__name__)
@@ -26,7 +22,7 @@ class Calls:
 
     Args:
         send: puts a message on the link.
-        do: does what the other server asks for: method and arguments to revision and result.
+        do: does what the other server asks for: method, arguments and `Call.since` to revision and result.
     """
 
     def __init__(self, send: Send, do: Do) -> None:
@@ -36,22 +32,19 @@ class Calls:
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def ask(self, method: str, arguments: bytes) -> tuple[int, bytes]:
-        """Have the other server do something.
+    async def ask(self, method: str, arguments: bytes, since: int = 0) -> tuple[int, bytes]:
+        """Have the other server do something, however long that takes; return the revision that shows it, and the result.
 
         Raises:
             DkronError: what it raised there.
-            OutcomeUnknownError: it did not answer.
+            LinkError: it will not answer, and may have done it or not.
         """
         self._number += 1
         number = self._number
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
-            self._send(Call(number, method, arguments))
-            async with asyncio.timeout(PATIENCE):
-                reply = await answer
-        except (LinkError, TimeoutError):
-            raise OutcomeUnknownError("the leader did not answer; it may have done it, so look before you repeat it") from None
+            self._send(Call(number, method, arguments, since))
+            reply = await answer
         finally:
             del self._waiting[number]
         if reply.error:
@@ -69,15 +62,15 @@ class Calls:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def close(self) -> None:
-        """End it with the link: nobody knows what became of the calls that wait."""
+    def give_up(self, why: str) -> None:
+        """Wait for no answer any more: the link has ended, or the other server leads no longer. What it has begun goes on."""
         for answer in self._waiting.values():
             if not answer.done():
-                answer.set_exception(LinkError("the link was closed"))
+                answer.set_exception(LinkError(why))
 
     async def _answer(self, call: Call) -> None:
         try:
-            revision, result = await self._do(call.method, call.arguments)
+            revision, result = await self._do(call.method, call.arguments, call.since)
             reply = Reply(call.number, revision, result)
         except DkronError as error:
             reply = Reply(call.number, error=type(error).__name__, details=_details(error))
@@ -102,6 +95,3 @@ def _raised(reply: Reply) -> DkronError:
         return kind(*reply.details) if issubclass(kind, DkronError) else DkronError(*reply.details)
     except TypeError:
         return DkronError(": ".join(reply.details))
-
-
-encode: Final = msgspec.json.Encoder().encode

@@ -112,7 +112,13 @@ class Fellowship:
     def calls(self, server: str) -> Calls | None:
         """Return the calls over the link with a server; None while there is none."""
         companion = self._companions.get(server)
-        return companion.calls if companion else None
+        return companion.calls if companion and not companion.link.closed else None
+
+    def led_by(self, server: str) -> None:
+        """Hear who leads now: what was asked of others is as good as unanswered, and can be asked of the new leader."""
+        for companion in self:
+            if companion.fellow.name != server:
+                companion.calls.give_up("it leads no longer")
 
     # --- life -------------------------------------------------------------------------------------------------------------
 
@@ -217,7 +223,7 @@ class Fellowship:
         return companion
 
     def _part(self, companion: Companion, *, left: bool) -> None:
-        companion.calls.close()
+        companion.calls.give_up("the link was closed")
         name = companion.fellow.name
         if self._companions.get(name) is companion:
             del self._companions[name]

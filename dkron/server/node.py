@@ -135,7 +135,7 @@ class Node:
             election=election,
             scheduler=self._scheduler,
             outbox=outbox,
-            changed=self._plugins.leadership_changed,
+            changed=self._leadership_changed,
         )
 
     def _make_listener(self) -> CoreListener:
@@ -286,6 +286,10 @@ class Node:
     def _replaced(self, problem: str) -> None:
         log.critical("%s", problem)
         self._leave()
+
+    def _leadership_changed(self, leader: str, term: int) -> None:
+        self._fellowship.led_by(leader)
+        self._plugins.leadership_changed(leader, term)
 
     async def _serve_api(self) -> None:
         address = self._settings.http

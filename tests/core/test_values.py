@@ -194,7 +194,7 @@ class TestErrors:
         )
 
     def test_who_leads_instead(self) -> None:
-        assert str(errors.NotLeaderError("s2")) == "server s2 leads"
+        assert str(errors.NotLeaderError("s2")) == "server s2 leads and could not be asked; try again in a second"
         assert "no server leads" in str(errors.NotLeaderError())
 
     def test_a_plugin_is_named(self) -> None:
