@@ -177,12 +177,13 @@ ToAgent = Welcome | Echo | Order | Ask | Cancel | Halt | Ack | Goodbye
 
 
 class Intro(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="intro"):
-    """Which server speaks: its cluster, name and incarnation."""
+    """Which server speaks: its cluster, name and incarnation; `to` names whom it means to reach, if anybody in particular."""
 
     cluster: str
     server: str
     nonce: str
     version: str
+    to: str = ""
 
 
 class Pulse(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="pulse"):

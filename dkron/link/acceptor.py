@@ -147,7 +147,8 @@ class Acceptor:
         try:
             link, greeting = await self._examine(ws, str(Address(address, port)), door)
         except LinkError as error:
-            logger.warning("an agent at %s is not taken in: %s", Address(address, port), error)
+            who = "an agent" if door.kind is Hello else "a server"
+            logger.warning("%s at %s is not taken in: %s", who, Address(address, port), error)
             await ws.close()
             return
         answer = door.decide(greeting, address, port)

@@ -1,7 +1,8 @@
 """Links between the servers of a cluster: each pair keeps one, over which both tell that they are alive.
 
 Of two servers the one whose name sorts first dials. Whoever sees the link end looks at once whether the other still takes
-connections: if not, its process is dead, and nobody need wait (`dkron.core.fellows`).
+connections: if not, its process is dead, and nobody need wait (`dkron.core.fellows`). A server is linked in the incarnation
+that is registered in the store: so no second server of the same name gets between.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dkron.core.fellows import PULSE, Fellow, Fellows
 from dkron.core.messages import Call, Goodbye, Hand, Intro, Pass, Pulse, Reply
 from dkron.link.codec import Message
 from dkron.link.dialer import PORT, meet
+from dkron.link.handshake import RefusedError
 from dkron.link.transport import Link
 from dkron.server.calls import Calls, Do
 
@@ -30,7 +32,8 @@ FIRST_PAUSE: Final = 50 * MILLISECOND  # before a server is dialled again; doubl
 LONGEST_PAUSE: Final = 1 * SECOND
 PROBES: Final = 3  # looks at whether an address takes connections: a process that dies closes its links before its doors
 PROBE_TIMEOUT: Final = 0.5  # seconds
-SILENCE: Final = 5.0  # seconds after which a link is given up
+SILENT_PULSES: Final = 20  # after which a link is given up: 5 s, for one that is slow is not gone (`Fellows` tells who is)
+NAMESAKE_TIMEOUT: Final = 2.0  # seconds
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +41,16 @@ log = logging.getLogger(__name__)
 class Companion:
     """Another server while it is linked."""
 
-    __slots__ = ("calls", "fellow", "lacking", "link", "told")
+    __slots__ = ("calls", "fellow", "lacking", "link", "quiet", "strangers", "told")
 
     def __init__(self, link: Link, fellow: Fellow, do: Do) -> None:
         self.link = link
         self.fellow = fellow
         self.calls = Calls(link.send, do)
+        self.quiet = 0  # own pulses since it was heard
         self.told: frozenset[str] | None = None  # the agents that it knows this server to hear
         self.lacking: frozenset[str] = frozenset()  # agents that this server hears and it does not
+        self.strangers: dict[str, Pass] = {}  # hellos that it passed on, of agents whose node another one holds yet
 
 
 class Fellowship:
@@ -101,6 +106,7 @@ class Fellowship:
         self._companions: dict[str, Companion] = {}
         self._dialling: dict[str, asyncio.Task[None]] = {}
         self._probes: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     def __iter__(self) -> Iterator[Companion]:
         return iter(self._companions.values())
@@ -131,9 +137,11 @@ class Fellowship:
                         self._shown = dict(self._board.servers)
                         self._changed()
                     self._dial_newcomers(session)
+                    self._cut_silent()
                     self._pulse_all()
                     await self._clock.sleep(PULSE)
             finally:
+                self._closing = True
                 tasks = [*self._dialling.values(), *self._probes]
                 for task in tasks:
                     task.cancel()
@@ -141,15 +149,25 @@ class Fellowship:
 
     async def close(self, reason: str) -> None:
         """Say goodbye to all."""
+        self._closing = True
         links = [companion.link for companion in self]
         for link in links:
             link.send(Goodbye(reason))
         await asyncio.gather(*(link.close(reason) for link in links))
 
     def _dial_newcomers(self, session: aiohttp.ClientSession) -> None:
+        if self._closing or not self._is_registered(self.intro()):
+            return  # nobody would take this server in
         for name in self._board.servers:
             if self._name < name and name not in self._dialling:
                 self._dialling[name] = asyncio.create_task(self._keep(name, session))
+
+    def _cut_silent(self) -> None:
+        """Count silence. Not by the clock: after a pause of this very process, all others would seem silent."""
+        for companion in self:
+            companion.quiet += 1
+            if companion.quiet > SILENT_PULSES:
+                companion.link.abort(f"nothing was heard for {SILENT_PULSES * PULSE // SECOND} s")
 
     def _pulse_all(self) -> None:
         term, age = self._pulse()
@@ -166,7 +184,7 @@ class Fellowship:
         pause = FIRST_PAUSE
         while server := self._board.servers.get(name):
             try:
-                link, intro = await meet(server.link, self.intro(), key=self._key, session=session)
+                link, intro = await meet(server.link, self.intro(name), key=self._key, session=session)
                 pause = FIRST_PAUSE
                 await self.serve(link, intro)
             except LinkError as error:
@@ -176,42 +194,75 @@ class Fellowship:
             pause = min(2 * pause, LONGEST_PAUSE)
         del self._dialling[name]
 
-    def intro(self) -> Intro:
+    def intro(self, to: str = "") -> Intro:
         """Say who this server is."""
         cluster = self._board.cluster
-        return Intro(cluster.id if cluster else "", self._name, self._nonce, __version__)
+        return Intro(cluster.id if cluster else "", self._name, self._nonce, __version__, to)
+
+    async def has_namesake(self, address: str) -> bool:
+        """Tell whether another server of this very name answers at an address."""
+        try:
+            async with aiohttp.ClientSession() as session:
+                link, _ = await meet(address, self.intro(), key=self._key, session=session, timeout=NAMESAKE_TIMEOUT)
+        except RefusedError as refusal:
+            return not refusal.retry
+        except LinkError:
+            return False
+        await link.close()
+        return False
 
     # --- both ends --------------------------------------------------------------------------------------------------------
 
     def introduced(self, intro: Intro) -> Intro | Goodbye:
         """Answer a server that dialled."""
-        problem = self._mismatch(intro)
-        return Goodbye(problem) if problem else self.intro()
+        return self._mismatch(intro) or self.intro()
 
-    def _mismatch(self, intro: Intro) -> str:
+    def _mismatch(self, intro: Intro) -> Goodbye | None:
         cluster = self._board.cluster
+        if cluster is not None and intro.cluster not in {"", cluster.id}:
+            return Goodbye(f"server {intro.server} belongs to cluster {intro.cluster}, this one to {cluster.id}")
+        if intro.server == self._name:
+            return Goodbye(f"this server is called {self._name}, too", retry=False)
+        if intro.to not in {"", self._name}:
+            return Goodbye(f"this is server {self._name}, not {intro.to}: one of them has a wrong --advertise-addr")
         if cluster is None:
-            return "this server has not reached its store yet; come back"
-        if intro.cluster != cluster.id:
-            return f"server {intro.server} belongs to cluster {intro.cluster or '(none yet)'}, this one to {cluster.id}"
-        return f"this server is called {self._name}, too" if intro.server == self._name else ""
+            return Goodbye("this server has not reached its store yet; come back")
+        if not self._is_registered(intro):
+            return Goodbye(f"server {intro.server} is not registered yet, or another one has its name; come back")
+        return None
+
+    def _is_registered(self, intro: Intro) -> bool:
+        server = self._board.servers.get(intro.server)
+        return server is not None and server.nonce == intro.nonce
 
     async def serve(self, link: Link, intro: Intro) -> None:
         """Hear another server until its link ends."""
-        if problem := self._mismatch(intro):
-            link.send(Goodbye(problem))
-            await link.close(problem)
+        if goodbye := self._mismatch(intro):
+            link.send(goodbye)
+            await link.close(goodbye.reason)
             return
         companion = self._join(link, intro)
         left = False
         try:
-            while not left:
-                left = self._take(companion, await link.receive(SILENCE))
+            left = await self._hear(companion)
         except LinkError as error:
             log.info("server %s is not linked any more: %s", intro.server, error)
+        except Exception:
+            log.exception("what server %s said could not be handled", intro.server)
         finally:
             self._part(companion, left=left)
         await link.close()
+
+    async def _hear(self, companion: Companion) -> bool:
+        """Take what comes until it says goodbye. Raises `LinkError` at any other end."""
+        left = False
+        while not left:
+            messages = await companion.link.receive()
+            if self._companions.get(companion.fellow.name) is not companion:
+                raise LinkError("another link took the place of this one")
+            companion.quiet = 0
+            left = self._take(companion, messages)
+        return left
 
     def _join(self, link: Link, intro: Intro) -> Companion:
         if earlier := self._companions.get(intro.server):
@@ -228,7 +279,7 @@ class Fellowship:
         if self._companions.get(name) is companion:
             del self._companions[name]
             self._fellows.part(companion.fellow, refused=False)
-            if not left:
+            if not (left or self._closing):
                 task = asyncio.create_task(self._probe(name))
                 self._probes.add(task)
                 task.add_done_callback(self._probes.discard)
@@ -255,7 +306,7 @@ class Fellowship:
             server, fellow = self._board.servers.get(name), self._fellows.get(name)
             if server is None or fellow is None or name in self._companions:
                 return
-            if await _refuses(server.link):
+            if await _refuses(server.link) and name not in self._companions:
                 self._fellows.part(fellow, refused=True)
                 self._nudge()
                 return
