@@ -7,6 +7,8 @@ import logging
 from collections.abc import Iterator
 from typing import Final, Protocol
 
+from msgspec.structs import replace
+
 from dkron.core.clock import MILLISECOND, SECOND, Clock
 from dkron.core.errors import LinkError
 from dkron.core.messages import Goodbye, Heartbeat, Hello, Report, ToAgent, Welcome
@@ -42,14 +44,14 @@ class Listener(Protocol):
 class Session:
     """One incarnation of an agent, and its link. It keeps the node's name for a while after the link has closed."""
 
-    __slots__ = ("address", "goodbye", "heard", "hello", "link", "port", "quiet")
+    __slots__ = ("address", "beaten", "goodbye", "heard", "hello", "link", "port", "quiet")
 
     def __init__(self, link: Link, hello: Hello, address: str, port: int, heard: int) -> None:
         self.link = link
         self.hello = hello
         self.address = address
         self.port = port
-        self.heard = heard  # boot time of the last frame
+        self.heard = self.beaten = heard  # boot times of the last frame, and of the last reading of its clocks
         self.quiet = 0  # sweeps without a frame
         self.goodbye: Goodbye | None = None  # of an agent that left
 
@@ -57,6 +59,15 @@ class Session:
     def agent(self) -> str:
         """The incarnation."""
         return self.hello.agent
+
+    def beat(self, beat: Heartbeat) -> None:
+        """Keep the newest reading of its clocks in its hello."""
+        self.beaten = self.heard
+        self.hello = replace(self.hello, reading=beat.reading, wall=beat.wall, term=max(beat.term, self.hello.term))
+
+    def introduction(self, now: int) -> Hello:
+        """Return its hello as it would say it now; only the reading is as old as it is (R4)."""
+        return replace(self.hello, wall=self.hello.wall + now - self.beaten)
 
 
 class Hub:
@@ -148,7 +159,7 @@ class Hub:
 
         The lock proves nothing beyond one machine: a copied data dir has the same journal, but not the same kernel boot.
         """
-        return self._clock.boot() - holder.heard >= NAME_HELD or _lock(holder.agent) == _lock(hello.agent)
+        return self._clock.boot() - holder.heard >= NAME_HELD or lock_of(holder.agent) == lock_of(hello.agent)
 
     def _join(self, session: Session) -> None:
         if earlier := self._sessions.get(session.agent):
@@ -197,6 +208,7 @@ class Hub:
                 case Report():
                     listener.report(session.agent, message)
                 case Heartbeat():
+                    session.beat(message)
                     listener.heartbeat(session.agent, message)
                 case Hello():
                     self._renew(session, message)
@@ -212,10 +224,10 @@ class Hub:
         session.link.send(answer)
         if isinstance(answer, Goodbye):
             raise LinkError(answer.reason)
-        session.hello = hello
+        session.hello, session.beaten = hello, session.heard
         self._call_by_name(session)
 
 
-def _lock(agent: str) -> str:
+def lock_of(agent: str) -> str:
     """Return the journal id and the kernel boot of an incarnation: all but its process nonce."""
     return agent.rpartition(".")[0]

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from dkron.core.board import Board, Cluster
 from dkron.core.clock import Clock
-from dkron.core.membership import Members
+from dkron.core.membership import Members, Peer
 from dkron.core.messages import Goodbye, Heartbeat, Hello, Report, Welcome
 from dkron.core.models import MemberStatus
 from dkron.core.scheduler import Scheduler
+from dkron.server.hub import lock_of
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +68,14 @@ class CoreListener:
         """Name the server that leads, or ""."""
         return self._board.leader.server if self._board.leader else ""
 
-    def introduced(self, hello: Hello, address: str, port: int) -> None:
-        """Take in an agent that another server hears, unless this one hears a later worker of its node."""
-        present = self._members.get(hello.node)
-        if present is not None and present.agent != hello.agent and present.status is MemberStatus.ALIVE:
-            return
+    def introduced(self, hello: Hello, address: str, port: int) -> bool:
+        """Take in an agent that another server hears; False while another worker that is alive holds its node."""
+        holder = self._members.get(hello.node)
+        if holder is not None and not hello.retiring and _holds(holder, hello):
+            return False
         if isinstance(self.hello(hello, address, port), Welcome):
             self.joined(hello.agent)
+        return True
 
     def joined(self, agent: str) -> None:
         """Ask an agent whose link is open now about what lives on its node."""
@@ -98,3 +100,13 @@ class CoreListener:
         if peer := self._members.agent(agent):
             log.info("node %s %s: %s", peer.name, "left" if left else "is not linked any more", reason)
         self._members.closed(agent, left=left)
+
+
+def _holds(holder: Peer, hello: Hello) -> bool:
+    """Tell whether a node's worker stays when another says hello: it is alive, and not dead because that one has its lock (R5).
+
+    Of two that had the lock under the same kernel, the one whose clock has shown more came later.
+    """
+    if holder.agent == hello.agent or holder.status is not MemberStatus.ALIVE:
+        return False
+    return lock_of(holder.agent) != lock_of(hello.agent) or hello.reading < holder.reading

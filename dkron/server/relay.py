@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from msgspec.structs import replace
+
 from dkron.core.clock import SECOND, Clock
 from dkron.core.messages import Goodbye, Hand, Heartbeat, Hello, Pass, Report, ToAgent, Welcome
 from dkron.server.fellowship import Companion
@@ -19,7 +21,7 @@ HEARD: Final = 1 * SECOND  # an agent that was heard within it needs no help
 
 
 class Relay:
-    """Passes on and hands over; `companions` are the servers that are linked, and `leader` names the one that leads.
+    """Passes on and hands over; `companions` are the servers that are linked.
 
     It stands where the hub's listener stands: it tells the core's listener first.
     """
@@ -42,6 +44,8 @@ class Relay:
     def joined(self, agent: str) -> None:
         """Hear that it can be sent to."""
         self._listener.joined(agent)
+        if session := self.hub.session(agent):
+            self._pass(agent, session.hello)
 
     def heartbeat(self, agent: str, beat: Heartbeat) -> None:
         """Hear that it is alive."""
@@ -89,9 +93,11 @@ class Relay:
         before, companion.lacking = companion.lacking, self.agents() - companion.fellow.agents
         for agent in sorted(companion.lacking - before):
             if session := self.hub.session(agent):
-                self._send(companion, agent, session.hello)
+                self._send(companion, agent, session.introduction(self._clock.boot()))
+        for agent in companion.strangers.keys() - companion.fellow.agents:
+            del companion.strangers[agent]
 
-    def heard(self, _companion: Companion, message: Pass | Hand) -> None:
+    def heard(self, companion: Companion, message: Pass | Hand) -> None:
         """Take what was passed on to this server, or hand over what is for one of its agents."""
         if isinstance(message, Hand):
             self.hub.send(message.agent, message.message)
@@ -102,9 +108,23 @@ class Relay:
             case _ if self._hears(message.agent):
                 return  # its own word is newer
             case Heartbeat() as beat:
+                self._admit_stranger(companion, message.agent, beat)
                 self._listener.heartbeat(message.agent, beat)
-            case Hello() as hello:
-                self._listener.introduced(hello, message.address, message.port)
+            case Hello():
+                self._admit(companion, message)
+
+    def _admit(self, companion: Companion, introduction: Pass) -> None:
+        """Take in an agent that a server introduces; or ask again when it is heard again, if its node is held."""
+        companion.strangers.pop(introduction.agent, None)
+        hello = introduction.message
+        if isinstance(hello, Hello) and not self._listener.introduced(hello, introduction.address, introduction.port):
+            companion.strangers[introduction.agent] = introduction
+
+    def _admit_stranger(self, companion: Companion, agent: str, beat: Heartbeat) -> None:
+        stranger = companion.strangers.get(agent)
+        if stranger is not None and isinstance(stranger.message, Hello):
+            hello = replace(stranger.message, reading=beat.reading, wall=beat.wall)
+            self._admit(companion, replace(stranger, message=hello))
 
     # --- what this server says to agents ----------------------------------------------------------------------------------
 
