@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 class Leading:
     """Keeps the board warm and this server in the race.
 
-    `loaded` tells whether the store was ever listed, `trouble` what is wrong with it at the moment, "" if nothing is.
+    `loaded` tells whether the store was ever listed, `trouble` what is wrong with it at the moment, "" if nothing is. It stands
+    only while it is `admitted`: a leader may be replaced by its own next life, but not by another server of the same name.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Leading:
         scheduler: Scheduler,
         outbox: Outbox,
         changed: Callable[[str, int], None],
+        admitted: Callable[[], bool] = lambda: True,
     ) -> None:
         self._coordinator = coordinator
         self._clock = clock
@@ -48,6 +50,7 @@ class Leading:
         self._scheduler = scheduler
         self._outbox = outbox
         self._changed = changed
+        self._admitted = admitted
         self._moved = asyncio.Event()
         self._leadership: Leadership | None = None
         self.loaded = False
@@ -92,7 +95,7 @@ class Leading:
         """Stand whenever leadership may be taken, and lead as long as it is ours."""
         while True:
             self._moved.clear()
-            if self._election.may_stand() and (leadership := await self._election.stand()):
+            if self._admitted() and self._election.may_stand() and (leadership := await self._election.stand()):
                 await self._lead(leadership)
                 return  # what others wrote meanwhile is to be listed anew
             await self._news(LOOK)

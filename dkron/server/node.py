@@ -98,6 +98,7 @@ class Node:
         self._acceptor = self._make_acceptor()
         self._registration = self._make_registration()
         self._api: web.AppRunner | None = None
+        self.problem = ""  # why it cannot stay
 
     # --- parts ---
 
@@ -136,6 +137,7 @@ class Node:
             scheduler=self._scheduler,
             outbox=outbox,
             changed=self._leadership_changed,
+            admitted=lambda: self._registration.done,
         )
 
     def _make_listener(self) -> CoreListener:
@@ -172,6 +174,7 @@ class Node:
             self._clock,
             name=self._settings.node_name,
             me=Server(nonce=self._nonce, link=str(self._settings.advertised.dialled)),
+            lives=self._fellowship.has_namesake,
             replaced=self._replaced,
         )
 
@@ -285,6 +288,7 @@ class Node:
 
     def _replaced(self, problem: str) -> None:
         log.critical("%s", problem)
+        self.problem = problem
         self._leave()
 
     def _leadership_changed(self, leader: str, term: int) -> None:

@@ -9,6 +9,7 @@ import resource
 import signal
 
 from dkron.config import Settings
+from dkron.core.errors import InvalidInputError
 from dkron.server.node import Node
 
 GARBAGE = (50_000, 50, 1_000)  # new objects, and collections of the younger generation, before each generation is looked through
@@ -52,4 +53,6 @@ async def _run(settings: Settings) -> int:
             loop.remove_signal_handler(number)
     finally:
         await node.stop()
+    if node.problem:
+        raise InvalidInputError("node-name", node.problem)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from random import Random
 
 from doubles.memory import MemoryCoordinator, MemoryResultStore, MemoryStore, Moment, Operation
@@ -14,9 +15,10 @@ from dkron.core.board import LEADER, Board
 from dkron.core.clock import SECOND
 from dkron.core.election import TTL, Election
 from dkron.core.errors import StoreUnavailableError
-from dkron.core.fellows import Fellows
+from dkron.core.fellows import PATIENCE, PULSE, Fellows
 from dkron.core.interfaces import Change, Retention
 from dkron.core.membership import Members
+from dkron.core.messages import VALID, Pulse
 from dkron.core.scheduler import Scheduler
 from dkron.server.leading import Leading
 from dkron.server.outbox import Outbox
@@ -33,7 +35,12 @@ class Server:
         name: str,
         nonce: str = "1",
         store: MemoryCoordinator | None = None,
+        *,
+        admitted: Callable[[], bool] = lambda: True,
     ) -> None:
+        self.name = name
+        self.nonce = nonce
+        self.fellows = Fellows()
         self.store = store or MemoryCoordinator(memory)
         self.board = Board()
         self.told: list[tuple[str, int]] = []
@@ -58,13 +65,14 @@ class Server:
                 clock=clock,
                 board=self.board,
                 members=members,
-                fellows=Fellows(),
+                fellows=self.fellows,
                 server=name,
                 nonce=nonce,
             ),
             scheduler=self.scheduler,
             outbox=Outbox(coordinator=self.store, clock=clock, board=self.board, notifiers={}),
             changed=lambda leader, term: self.told.append((leader, term)),
+            admitted=admitted,
         )
 
     async def start(self) -> Server:
@@ -75,6 +83,16 @@ class Server:
     async def stop(self) -> None:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
+
+
+async def hear(server: Server, other: Server, dead: asyncio.Event) -> None:
+    """Let a server hear another one's pulses until it is dead; then, as its link would, find its door shut."""
+    fellow = server.fellows.meet(other.name, other.nonce)
+    while not dead.is_set():
+        server.fellows.pulse(fellow, Pulse(*other.leading.pulse()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PULSE / SECOND):
+                await dead.wait()
 
 
 class World:
@@ -280,5 +298,185 @@ def test_it_never_leads_with_a_board_that_has_not_seen_its_key() -> None:
             await asyncio.sleep(0.05)
             assert not server.scheduler.leads or server.board.leader is not None
         assert server.scheduler.leads
+
+    tell(story)
+
+
+# --- several servers ------------------------------------------------------------------------------------------------------
+
+
+class Rivals:
+    """`one` leads, `two` follows and hears it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.dead = asyncio.Event()
+
+    async def begin(self) -> tuple[Server, Server]:
+        self.one = await self.world.server("s1")
+        await asyncio.sleep(1)
+        self.two = await self.world.server("s2")
+        self.probes = [asyncio.create_task(server.leading.probe()) for server in (self.one, self.two)]
+        self.hearing = asyncio.create_task(hear(self.two, self.one, self.dead))
+        await asyncio.sleep(1)
+        assert self.one.scheduler.leads
+        return self.one, self.two
+
+    def dies(self) -> None:
+        """As good as dead: it is not heard any more, and reaches nobody."""
+        self.dead.set()
+        self.one.store.fault = never
+
+
+def test_a_leader_whose_door_is_shut_is_replaced_at_once() -> None:
+    async def story(world: World) -> None:
+        rivals = Rivals(world)
+        _, two = await rivals.begin()
+        rivals.dies()
+        fellow = two.fellows.get("s1")
+        assert fellow is not None
+        two.fellows.part(fellow, refused=True)
+        two.leading.nudge()
+        await asyncio.sleep(0.05)
+        assert (two.scheduler.leads, two.scheduler.term) == (True, 2)
+
+    tell(story)
+
+
+def test_a_leader_that_is_silent_is_replaced_after_a_second() -> None:
+    async def story(world: World) -> None:
+        rivals = Rivals(world)
+        _, two = await rivals.begin()
+        rivals.dies()
+        await asyncio.sleep(PATIENCE / SECOND - 0.3)
+        assert not two.scheduler.leads
+        await asyncio.sleep(0.5)
+        assert two.scheduler.leads
+
+    tell(story)
+
+
+def test_a_leader_without_the_store_is_replaced_by_one_that_has_it() -> None:
+    async def story(world: World) -> None:
+        rivals = Rivals(world)
+        one, two = await rivals.begin()
+
+        async def refuse(operation: Operation) -> None:
+            if operation.kind != "watch":
+                await down(operation)
+
+        one.store.fault = refuse
+        await asyncio.sleep(PATIENCE / SECOND + 0.3)
+        assert one.scheduler.leads, "it knows nothing else, but it is not valid"
+        assert not two.scheduler.leads
+        await asyncio.sleep(VALID / SECOND)
+        assert two.scheduler.leads
+        one.store.fault = up
+        await asyncio.sleep(2)
+        assert (one.scheduler.leads, two.scheduler.leads) == (False, True)
+
+    tell(story)
+
+
+def test_a_leader_that_was_never_heard_keeps_its_lease() -> None:
+    async def story(world: World) -> None:
+        one = await world.server("s1")
+        await asyncio.sleep(1)
+        two = await world.server("s2")
+        fellow = two.fellows.meet("s1", "1")
+        two.fellows.part(fellow, refused=True)
+        two.leading.nudge()
+        await asyncio.sleep(TTL / SECOND - 1)
+        assert (one.scheduler.leads, two.scheduler.leads) == (True, False)
+
+    tell(story)
+
+
+def test_r1_a_leader_that_was_replaced_too_early_gives_way() -> None:
+    async def story(world: World) -> None:
+        rivals = Rivals(world)
+        one, two = await rivals.begin()
+        rivals.dead.set()  # it is well, but its link is not
+        await asyncio.sleep(PATIENCE / SECOND + 1)
+        assert (one.scheduler.leads, two.scheduler.leads) == (False, True)
+        assert one.board.leader == two.board.leader
+
+    tell(story)
+
+
+def test_handing_over_leaves_nobody_without_a_leader() -> None:
+    async def story(world: World) -> None:
+        rivals = Rivals(world)
+        one, two = await rivals.begin()
+        await one.leading.hand_over()
+        await asyncio.sleep(0.05)
+        assert (one.scheduler.leads, two.scheduler.leads, two.scheduler.term) == (False, True, 2)
+        await asyncio.sleep(1)
+        assert one.board.leader == two.board.leader, "it follows on"
+        await two.stop()
+        await asyncio.sleep(2)
+        assert not one.scheduler.leads, "it does not take over again"
+
+    tell(story)
+
+
+def test_handing_over_has_an_end_without_the_store() -> None:
+    async def story(world: World) -> None:
+        rivals = Rivals(world)
+        one, _ = await rivals.begin()
+        one.store.fault = never
+        began = world.clock.boot()
+        await one.leading.hand_over()
+        assert world.clock.boot() - began < 3 * SECOND
+
+    tell(story)
+
+
+def test_who_follows_has_nothing_to_hand_over() -> None:
+    async def story(world: World) -> None:
+        rivals = Rivals(world)
+        one, two = await rivals.begin()
+        began = world.clock.boot()
+        await two.leading.hand_over()
+        assert world.clock.boot() == began
+        assert one.scheduler.leads
+
+    tell(story)
+
+
+def test_a_pulse_tells_the_term_and_since_when_the_store_is_silent() -> None:
+    async def story(world: World) -> None:
+        rivals = Rivals(world)
+        one, two = await rivals.begin()
+        for server, term in ((one, 1), (two, 0)):
+            assert server.leading.pulse()[0] == term
+            assert server.leading.pulse()[1] < VALID
+            server.store.fault = down
+        await asyncio.sleep(3)
+        for server, term in ((one, 1), (two, 0)):
+            assert server.leading.pulse()[0] == term
+            assert 2 * SECOND < server.leading.pulse()[1] < 4 * SECOND
+            server.store.fault = up
+        await asyncio.sleep(1)
+        for server in (one, two):
+            assert server.leading.pulse()[1] < VALID
+
+    tell(story)
+
+
+def test_who_is_not_admitted_does_not_stand() -> None:
+    """A second server of the name would depose the first one, taking its leadership for its own."""
+
+    async def story(world: World) -> None:
+        one = await world.server("s1", "1")
+        await asyncio.sleep(1)
+        admitted: list[bool] = []
+        twin = await Server(world.store, world.clock, "s1", "2", admitted=lambda: bool(admitted)).start()
+        await asyncio.sleep(2 * TTL / SECOND)
+        assert (one.scheduler.leads, one.scheduler.term, twin.scheduler.leads) == (True, 1, False)
+        one.store.fault = never
+        admitted.append(True)
+        await asyncio.sleep(0.5)
+        assert twin.scheduler.leads
 
     tell(story)
