@@ -23,7 +23,7 @@ from dkron.core.fellows import Fellows
 from dkron.core.membership import Members
 from dkron.core.messages import ToAgent
 from dkron.core.models import Notice, Skips
-from dkron.core.scheduler import Scheduler
+from dkron.core.scheduler import TICK, Scheduler
 from dkron.link.acceptor import Acceptor
 from dkron.plugins.hookspecs import PluginSettings
 from dkron.plugins.manager import PluginManager
@@ -242,6 +242,7 @@ class Node:
         log.info("agents link at %s, the API is at http://%s/v1", link, self._settings.http)
         self._task(self._take_part())
         self._task(self._hub.watch())
+        self._task(self._let_time_pass())
         self._task(self._supervisor.run())
 
     async def _open_stores(self) -> None:
@@ -294,6 +295,13 @@ class Node:
     def _leadership_changed(self, leader: str, term: int) -> None:
         self._fellowship.led_by(leader)
         self._plugins.leadership_changed(leader, term)
+
+    async def _let_time_pass(self) -> None:
+        """See who has gone silent, and whose clock is wrong, also while this server does not lead."""
+        while True:
+            if not self._scheduler.leads:
+                self._members.tick(self._clock.boot(), self._clock.wall())
+            await self._clock.sleep(TICK)
 
     async def _serve_api(self) -> None:
         address = self._settings.http
