@@ -146,10 +146,8 @@ class Board:
             self.set_job(desk.name, draft.job, revision)
         if draft.state is not desk.state:
             self.set_state(desk.name, draft.state, revision)
-        for _, run in list(draft.altered()):
-            self.set_run(desk.name, run.id, run, revision)
-        for key in draft.before.keys() - draft.runs.keys():
-            self.set_run(desk.name, key, None, revision)
+        for key, _, run in draft.changes():
+            self.set_run(desk.name, key, run, revision)
         for run in draft.births:
             self.set_run(run.job, run.id, run, revision)
         for notice in draft.notices:
@@ -173,8 +171,10 @@ class Board:
 
     def children(self, parent: str) -> Sequence[Job]:
         """Return the jobs that have this parent, by name."""
-        names = sorted(self._children.get(parent, ()))
-        return [job for name in names if (desk := self.desks.get(name)) and (job := desk.job)]
+        names = self._children.get(parent)
+        if not names:
+            return []
+        return [job for name in sorted(names) if (desk := self.desks.get(name)) and (job := desk.job)]
 
     def busy(self) -> Iterable[Desk]:
         """Go through the desks that have a live run."""
@@ -198,7 +198,8 @@ class Board:
         """Take over what happened to a job."""
         desk = self.desk(name)
         desk.state, desk.state_revision = state, revision if state else 0
-        self.tidy(desk)
+        if state is None:
+            self.tidy(desk)
 
     def set_run(self, name: str, run_id: str, run: Run | None, revision: int) -> None:
         """Take over a live run, or its end."""
@@ -212,7 +213,8 @@ class Board:
         for node in after:
             self.open.setdefault(node, {})[place] = None
         desk.set_run(run_id, run, revision)
-        self.tidy(desk)
+        if run is None:
+            self.tidy(desk)
 
     def tidy(self, desk: Desk) -> None:
         """Forget a desk on which nothing is left."""

@@ -74,7 +74,7 @@ class Desk:
 
     def live(self) -> Iterator[Run]:
         """Go through the live runs."""
-        return (held.run for held in (self.runs or {}).values())
+        return iter([held.run for held in self.runs.values()] if self.runs else ())
 
     def forget_starts(self) -> None:
         """Keep only the noted starts that are still not stored."""
@@ -159,22 +159,21 @@ class Draft:
         desk = self.desk
         return self.job is not desk.job or self.state is not desk.state or bool(self.births or self.notices or self.touched)
 
-    def altered(self) -> Iterator[tuple[Run | None, Run]]:
-        """Go through the live runs that are new or other than the store has them, each with what it has."""
-        for key in self.touched:
-            if (run := self.runs.get(key)) is not None:
-                yield (self.before[key].run if key in self.before else None), run
+    def changes(self) -> list[tuple[str, Held | None, Run | None]]:
+        """Return the live runs that are new, changed or over, by id: what the store has of each, and what it is to have."""
+        runs, before = self.runs, self.before
+        return [(key, before.get(key), runs.get(key)) for key in self.touched if key in runs or key in before]
 
     def news(self) -> list[tuple[Run, Execution]]:
         """Return the executions about which their agents have to hear something new."""
-        return [(run, execution) for before, run in self.altered() for execution in _news(before, run)]
+        return [(run, execution) for _, held, run in self.changes() if run is not None for execution in _news(held, run)]
 
 
-def _news(before: Run | None, run: Run) -> Iterator[Execution]:
+def _news(held: Held | None, run: Run) -> Iterator[Execution]:
+    before = held.run if held else None
     marked = before is None or before.stops != run.stops or before.revoking != run.revoking
-    known = {e.id: e for e in before.executions} if before else {}
     for execution in run.executions:
-        old = known.get(execution.id)
+        old = before.find(execution.id) if before else None
         ordered = old is None or old.agent != execution.agent or old.status is Status.WAITING
         if not execution.status.final and (marked or ordered):
             yield execution

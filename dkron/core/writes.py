@@ -49,15 +49,12 @@ class Write(NamedTuple):
 def write_of(draft: Draft, done: Done) -> Write:
     """Return what a draft writes, each key guarded by the revision on which it was decided (R1)."""
     desk, write = draft.desk, Write({}, {}, [], done)
-    before = draft.before
     if draft.job is not desk.job:
         write.add(JOBS + desk.name, draft.job, desk.job_revision)
     if draft.state is not desk.state:
         write.add(STATE + desk.name, draft.state, desk.state_revision)
-    for _, run in draft.altered():
-        write.add(f"{RUNS}{desk.name}/{run.id}", run, before[run.id].revision if run.id in before else 0)
-    for key in before.keys() - draft.runs.keys():
-        write.add(f"{RUNS}{desk.name}/{key}", None, before[key].revision)
+    for key, held, run in draft.changes():
+        write.add(f"{RUNS}{desk.name}/{key}", run, held.revision if held else 0)
     for run in draft.births:
         write.add(f"{RUNS}{run.job}/{run.id}", run, 0)
     for notice in draft.notices:
