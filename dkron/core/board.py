@@ -69,7 +69,8 @@ class Board:
         self.desks: dict[str, Desk] = {}  # others hold it
         self.adopted = 0  # the newest own commit
         self.highest_term = 0  # of all leaders seen
-        self.highest_revision = 0  # since then: a store below it was restored to its past (R3)
+        self.highest_revision = 0  # since the last of them began: a store below it was restored to its past (R3)
+        self._begun = 0  # the highest term that the cluster key has shown
         self.clear()
 
     def clear(self) -> None:
@@ -234,7 +235,7 @@ class Board:
         elif key == LEADER:
             self._set_leader(_leader(value) if value else None, revision)
         elif key == CLUSTER and value:
-            self.cluster, self.cluster_revision = _cluster(value), revision
+            self.set_cluster(_cluster(value), revision)
         elif key.startswith(SERVERS):
             self._set_server(key[len(SERVERS) :], value)
         elif key == EXECUTORS and value:
@@ -242,8 +243,13 @@ class Board:
 
     def _set_leader(self, leader: Leader | None, revision: int) -> None:
         self.leader, self.leader_revision = leader, revision if leader else 0
-        if leader is not None and leader.term > self.highest_term:
-            self.highest_term, self.highest_revision = leader.term, revision
+        self.highest_term = max(self.highest_term, leader.term if leader else 0)
+
+    def set_cluster(self, cluster: Cluster, revision: int) -> None:
+        """Take over the cluster key. A leader writes its term there before it acts; what is to be known of a restoration, too."""
+        self.cluster, self.cluster_revision = cluster, revision
+        if cluster.term > self._begun:
+            self._begun, self.highest_revision = cluster.term, revision
 
     def _set_server(self, name: str, value: bytes | None) -> None:
         if value is None:

@@ -100,7 +100,7 @@ class Election:
                 revision = await self._coordinator.commit({CLUSTER: 0}, {CLUSTER: encode(cluster)})
             except GuardFailedError:
                 return  # another server was faster; the watch brings it
-            self._board.cluster, self._board.cluster_revision = cluster, revision
+            self._board.set_cluster(cluster, revision)
 
     def may_stand(self) -> bool:
         """Tell whether the leader key is free, or may be taken: from this server's own past, or from one taken for dead."""
@@ -144,7 +144,7 @@ class Election:
         # What the board shows now is what this decision rests on: it moves on while the lease is granted.
         guards = {LEADER: self._board.leader_revision, CLUSTER: self._board.cluster_revision}
         term = max(cluster.term, self._board.highest_term, self._members.highest_term) + 1
-        seen = self._seen(max(cluster.term, self._board.leader.term if self._board.leader else 0))
+        seen = self._seen(cluster.term)  # not the leader's: it may have failed between the two commits, and told nobody
         lease = await self._coordinator.lease(TTL)
         leader = Leader(server=self._server, nonce=self._nonce, term=term)
         try:
@@ -153,7 +153,8 @@ class Election:
             if fence <= seen:
                 until = self._members.now(takeover, self._clock.wall()) + LOOKAHEAD  # whoever led before may have armed so far
                 cluster = replace(cluster, restored=Restoration(until, fence))
-            await self._coordinator.commit({LEADER: fence}, {CLUSTER: encode(replace(cluster, term=term))})
+            cluster = replace(cluster, term=term)
+            self._board.set_cluster(cluster, await self._coordinator.commit({LEADER: fence}, {CLUSTER: encode(cluster)}))
         except GuardFailedError:
             await lease.revoke()
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import count
 
 import msgspec
 import pytest
@@ -245,6 +246,28 @@ class TestR3RestoredStore:
             server.members.hello(hello, "10.0.0.1", 1, boot=0, wall=0)
             later = await server.win()
             assert later.restored == again.restored, "what was said in an earlier term does not count"
+
+        tell(story)
+
+    def test_a_leader_that_failed_before_it_could_say_so_hides_nothing(self) -> None:
+        async def story(world: World) -> None:
+            server = await world.server("s1")
+            before = await server.win()
+            server.board.highest_revision = 1000
+            commits = count()
+
+            async def second_fails(operation: Operation) -> None:
+                if operation[:2] == ("commit", Moment.BEFORE) and next(commits) == 1:
+                    raise StoreUnavailableError("down")
+
+            server.store.fault = second_fails
+            with pytest.raises(StoreUnavailableError):
+                await server.stand()
+            leader = world.leader()
+            assert leader is not None
+            assert leader.term == before.term + 1
+            again = await server.win()
+            assert again.restored.fence == again.fence
 
         tell(story)
 
