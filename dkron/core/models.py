@@ -171,8 +171,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     """A live run: one due instant (or trigger) of one job, with its executions; deleted when final.
 
     `group` is the due or trigger instant; `fence` the leader key's revision under which the run was created. Without executions
-    it waits to be decided. `revoking` marks an edit that takes back what has not started (R10); `closed` a run that is counted
-    and told, and stays only because its instant is still to come, or something that is lost may hold the job's slot (R11).
+    it waits to be decided. `revoking` marks an edit that takes back what has not started (R10); `owed` one that fell due before
+    its targets had confirmed that, so that later edits do not unmake it; `closed` a run that is counted and told, and stays only
+    because its instant is still to come, or something that is lost may hold the job's slot (R11).
     `lost_after` (ns) is what its agents were told, whatever the job says later; 0: the job allowed overlap.
     """
 
@@ -186,6 +187,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     executions: tuple[Execution, ...] = ()
     stops: tuple[Stop, ...] = ()
     revoking: bool = False
+    owed: bool = False
     closed: bool = False
     request: str = ""
     parent: str = ""

@@ -166,7 +166,7 @@ def _may_change(draft: Draft, run: Run, reason: Reason, world: World) -> bool:
 
 def _still_due(draft: Draft, job: Job, run: Run, world: World) -> bool:
     if run.trigger is Trigger.SCHEDULE:
-        return draft.due(run.group - 1) == run.group
+        return run.owed or draft.due(run.group - 1) == run.group
     return run.trigger is Trigger.MANUAL or (not job.disabled and _within(job, world.now))
 
 
@@ -260,8 +260,17 @@ def create(draft: Draft, job: Job, run: Run, peers: list[Peer], world: World) ->
 def settle_dues(draft: Draft, world: World) -> None:
     """Decide what is due up to now by the specification as it stands, before an edit changes it."""
     if draft.job is not None and draft.state is not None:
+        _owe(draft, world)
         _catch_up(draft, draft.job, world)
         _claim(draft, world, world.now, CLAIMS_AN_EDIT)
         missed = policy.missed(draft.due, draft.state.cursor, world.now)  # what nobody can run at the moment
         if missed:
             ledger.skip(draft, draft.job, missed)
+
+
+def _owe(draft: Draft, world: World) -> None:
+    """Note what has fallen due while it was being taken back: it can be decided only when its targets have confirmed (R10)."""
+    for run in list(draft.runs.values()):
+        back = run.trigger is Trigger.SCHEDULE and (run.revoking or undecided(run))
+        if back and run.group <= world.now and draft.due(run.group - 1) == run.group:
+            draft.put_run(replace(run, owed=True))

@@ -83,6 +83,34 @@ class TestPut:
         scene.put(make_job(schedule=EACH_10, owner="alice"))
         assert not scene.run.revoking
 
+    def test_r10_what_falls_due_while_it_is_taken_back_is_owed(self) -> None:
+        """Two edits, and the target of a run confirms the first one only after the second."""
+        scene = Scene(make_job(schedule=EACH_10), ("a0", "a1"))
+        scene.forward(9 * SECOND)
+        scene.wake()
+        execution = scene.execution
+        scene.put(make_job(schedule=EACH_10, owner="alice"))
+        scene.forward(3 * SECOND)
+        scene.put(make_job(schedule="5-59/10 * * * * *"))
+        scene.report(execution, State.VOID)
+        scene.wake()
+        assert [(e.status, e.start_at) for e in scene.run.executions] == [
+            (Status.REVOKED, NOW + 10 * SECOND),
+            (Status.ARMED, NOW + 12 * SECOND),
+        ]
+
+    def test_r10_what_is_not_due_by_the_edit_that_takes_it_back_is_not_owed(self) -> None:
+        scene = Scene(make_job(schedule=EACH_10), ("a0", "a1"))
+        scene.forward(9 * SECOND)
+        scene.wake()
+        execution = scene.execution
+        for minute in ("5-59/10", "6-59/10"):
+            scene.put(make_job(schedule=f"{minute} * * * * *"))
+            scene.forward(3 * SECOND)
+        scene.report(execution, State.VOID)
+        scene.wake()
+        assert NOW + 10 * SECOND not in [run.group for run in scene.runs]
+
     def test_manual_runs_are_not_taken_back(self, manual: Scene) -> None:
         run_now(manual, NOW + 5)
         manual.put(make_job(owner="alice"))
