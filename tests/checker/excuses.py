@@ -99,9 +99,11 @@ class Excuses:
 
     def _may_run(self, record: Record, target: Target) -> bool:
         """Tell whether a run that was lost may still have held the slot."""
+        if record.status != "lost" or record.group > target.instant + self._allow.guard:
+            return False
         patience = max(spec.lost_after for spec in target.specs) + self._allow.slack
-        lost = record.status == "lost" and record.group <= target.instant + self._allow.guard
-        return lost and (record.finished_at or target.instant) + patience >= target.instant
+        silence = Span(record.finished_at or target.instant, target.instant)
+        return self._faults.stillest(silence) <= patience
 
     def _reachable(self, target: Target) -> str:
         """Say which node could have run it."""

@@ -142,6 +142,15 @@ class Faults:
                 limit = max(limit, self.over(fault))
         return limit
 
+    def stillest(self, span: Span) -> int:
+        """Return the longest time within a span in which surely one server led: each leader counts silence anew."""
+        longest, since = 0, span.begin
+        for fault in self.all:
+            if harm_of(fault) & Harm.DECIDING and self.over(fault) >= since:
+                longest = max(longest, min(fault.begin, span.end) - since)
+                since = self.over(fault)
+        return max(longest, span.end - since)
+
     def near(self, instant: int) -> list[Fault]:
         """Return what may have to do with something that went wrong then, for the explanation."""
         wide = Span(instant - LONGEST_RECOVERY - self.allow.start, instant + self.allow.start)

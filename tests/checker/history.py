@@ -301,15 +301,20 @@ class History:
         self.lines: list[Line] = list(lines)
         self.setup = next(iter(self._all(Setup)), Setup(began=0))
         self.requests = sorted(self._all(Request), key=lambda request: request.begin)
-        self.effects = sorted(_effects(self._all(Began), self._all(Ended)), key=lambda effect: effect.begin)
+        self.finish = max((line.at for line in self._all(Finish)), default=0)
+        self.effects = sorted(self._effects(), key=lambda effect: effect.begin)
         self.faults = sorted(self._all(Fault), key=lambda fault: fault.begin)
         self.changes = self._all(Change)
         self.restored = self._all(Restored)
         self.records = self._all(Record)
-        self.finish = max((line.at for line in self._all(Finish)), default=0)
 
     def _all(self, kind: type[Kept]) -> list[Kept]:
         return [line for line in self.lines if isinstance(line, kind)]
+
+    def _effects(self) -> Iterator[Effect]:
+        """Go through what began before the last read: of the rest nothing else is known."""
+        effects = _effects(self._all(Began), self._all(Ended))
+        return (effect for effect in effects if not self.finish or effect.begin <= self.finish)
 
     @property
     def until(self) -> int:

@@ -112,6 +112,11 @@ def test_a_history_that_was_cut_short_ends_with_what_was_seen_last() -> None:
     assert ticking().history(170).until == at(170)
 
 
+def test_what_began_after_the_last_read_does_not_count() -> None:
+    lines = [Began(effect="1", job="j", node="a", at=5), Finish(at=7), Began(effect="2", job="j", node="a", at=8)]
+    assert [effect.token for effect in History(lines).effects] == ["1"]
+
+
 def test_what_the_store_tells_is_kept_as_it_lies_there() -> None:
     assert bytes(revisions.change("c/leader", b'{"term":1}', 3).value) == b'{"term":1}'
     assert revisions.change("c/leader", None, 3).deleted

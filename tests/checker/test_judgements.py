@@ -117,6 +117,21 @@ PAIRS = [
         (Wrong.MISSED,),
     ),
     Pair(
+        "skipped, but the last leader had waited for the lost run long enough",
+        ticking([80, 150], forbid=True, lost_after=at(30) - at(0))
+        .record(80, "lost", finished=82)
+        .fault("kill-worker", 79, 81, "a")
+        .fault("kill-server", 90, 91, "s1")
+        .skips(150, 150, "overlap"),
+        ticking([80, 150], forbid=True, lost_after=at(30) - at(0))
+        .record(80, "lost", finished=82)
+        .fault("kill-worker", 79, 81, "a")
+        .fault("kill-server", 90, 91, "s1")
+        .fault("kill-server", 120, 121, "s2")
+        .skips(150, 150, "overlap"),
+        (Wrong.MISSED,),
+    ),
+    Pair(
         "skipped as overloaded at rest",
         ticking([70]).skips(70, 70, "overloaded"),
         ticking([40]).skips(40, 40, "overloaded"),
