@@ -178,6 +178,7 @@ class Experiment:
             self._users.read_everything()
         if self._log is not None:
             self._log.drain()
+            self._log.close()
         self._record(Finish(at=self.witness.now()))
         self.say("judging")
         return self.judge()

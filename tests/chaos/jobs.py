@@ -12,6 +12,9 @@ Body = dict[str, Any]
 
 AGENT, AGENTS, TWO, SERVER = {"pool": "a:1"}, {"pool": "a"}, {"pool": "a:2"}, {"pool": "s:1"}
 
+# A slot stays taken for that long after a loss, counted anew by each leader: with the usual minute hardly anything would run.
+FORBID: Final = {"concurrency": "forbid", "lost_after": "15s"}
+
 
 class Kind(NamedTuple):
     """One job: what it asks for, how long it works, how often (in percent) it fails, and what may be done to it meanwhile."""
@@ -49,8 +52,8 @@ CORE: Final = (
     Kind("all", {"schedule": every(5), "tags": AGENTS}),
     Kind("two", {"schedule": every(4, 1), "tags": TWO}),
     Kind("host", {"schedule": every(3), "tags": SERVER}),
-    Kind("forbid", {"schedule": every(2), "tags": AGENT, "concurrency": "forbid"}, seconds=2.6, runs=True),
-    Kind("strict", {"schedule": every(5, 1), "tags": AGENT, "concurrency": "forbid", "retries": 2}, seconds=1.0, percent=40),
+    Kind("forbid", {"schedule": every(2), "tags": AGENT, **FORBID}, seconds=2.6, runs=True),
+    Kind("strict", {"schedule": every(5, 1), "tags": AGENT, **FORBID, "retries": 2}, seconds=1.0, percent=40),
     Kind("retry", {"schedule": every(4), "tags": AGENT, "retries": 2}, percent=30),
     Kind("again", {"schedule": every(3, 2), "tags": AGENT, "on_lost": "retry"}, seconds=0.5),
     Kind("latest", {"schedule": every(2), "tags": AGENT, "catchup": "latest"}),
