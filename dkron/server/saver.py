@@ -19,6 +19,8 @@ from dkron.core.models import Record, Status
 PATIENCE: Final = 5 * SECOND  # how long a commit waits for a store of results that fails
 TRY_AGAIN: Final = 250 * MILLISECOND
 BATCH: Final = 500
+PAUSE: Final = 5 * MILLISECOND  # for each record of a batch, before the next: beyond 200 a second, many share a commit
+LONGEST_PAUSE: Final = 50 * MILLISECOND
 BACKLOG: Final = 10_000  # records that wait in memory for a store that fails; beyond it the oldest are given up
 OVER: Final = 5  # a job is swept when it has a fifth more than is kept
 FEWEST: Final = 10
@@ -71,11 +73,14 @@ class ResultSaver:
     async def _run(self) -> None:
         try:
             while self._waiting:
-                await self._save_batch()
+                began = self._clock.boot()
+                saved = await self._save_batch()
+                await self._clock.sleep(began + min(saved * PAUSE, LONGEST_PAUSE) - self._clock.boot())
         finally:
             self._task = None
 
-    async def _save_batch(self) -> None:
+    async def _save_batch(self) -> int:
+        """Save what waits; return how many records that were."""
         batch: list[Result] = []
         calls: list[Callable[[], None]] = []
         while self._waiting and len(batch) < BATCH:
@@ -91,6 +96,7 @@ class ResultSaver:
         for done in calls:
             done()
         self._sweep(batch)
+        return len(batch)
 
     async def _save(self, batch: list[Result], patience: int) -> bool:
         until = self._clock.boot() + patience

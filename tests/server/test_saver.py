@@ -120,6 +120,19 @@ class TestOrder:
 
         tell(story)
 
+    def test_under_load_they_gather_but_one_alone_does_not_wait(self) -> None:
+        async def story(world: World) -> None:
+            for number in range(500):
+                world.save(str(number))
+                await asyncio.sleep(0.001)
+            assert 10 <= world.results.counts["save"] <= 20
+            await asyncio.sleep(0.1)
+            world.save("last")
+            await asyncio.sleep(0.001)
+            assert world.done[-1] == "last"
+
+        tell(story)
+
     def test_a_batch_is_bounded(self) -> None:
         async def story(world: World) -> None:
             for number in range(BATCH + 1):
