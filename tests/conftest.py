@@ -1,4 +1,4 @@
-"""Fixtures for every area."""
+"""For every area: fixtures, and how Hypothesis draws: the same examples in each run, at any speed, since others share the machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 from doubles.memory import MemoryCoordinator
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("same", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("same")
 
 
 @pytest_asyncio.fixture

@@ -1,8 +1,0 @@
-"""How Hypothesis draws: the same examples in each run, and no deadline, since other work may share the machine."""
-
-from __future__ import annotations
-
-from hypothesis import settings
-
-settings.register_profile("same", derandomize=True, deadline=None, database=None)
-settings.load_profile("same")
