@@ -325,7 +325,7 @@ async def test_links_leave_nothing_behind(listen: Any, session: Any, hello: Hell
         station.links.get_nowait()
     await until(lambda: len(asyncio.all_tasks()) <= before)
     gc.collect()
-    assert not [found for found in gc.get_objects() if type(found).__name__ == "Link"]
+    assert not [found for found in gc.get_objects() if type(found) is Link]
 
 
 async def test_orders_carry_what_they_are_made_of(listen: Any, join: Any, caplog: Any) -> None:
