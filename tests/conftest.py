@@ -1,4 +1,4 @@
-"""For every area: fixtures, and how Hypothesis draws: the same examples in each run, at any speed, since others share the machine."""
+"""For every area: fixtures; and how Hypothesis draws: the same examples in each run, at any speed, for the machine is shared."""
 
 from __future__ import annotations
 
