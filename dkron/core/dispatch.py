@@ -41,6 +41,7 @@ class Dispatcher:
         self._now = now
         self._send = send
         self._unsent = False
+        self._safe: dict[str, dict[str, None]] = {}  # by agent: what is to be acknowledged, each once
 
     def tick(self) -> bool:
         """Ask everybody again after a time without validity; tell whether there is, or has just been, such a time."""
@@ -57,9 +58,15 @@ class Dispatcher:
             self._send(agent, Echo(self._leadership.term, reading))
 
     def acknowledge(self, answers: Iterable[tuple[str, str]]) -> None:
-        """Tell agents which of their final answers are safe."""
+        """Note which final answers of agents are safe; under load many are, and `send_acks` tells of them at once."""
         for agent, execution in answers:
-            self._send(agent, Ack([execution]))
+            self._safe.setdefault(agent, {})[execution] = None
+
+    def send_acks(self) -> None:
+        """Tell agents which of their final answers are safe."""
+        safe, self._safe = self._safe, {}
+        for agent, executions in safe.items():
+            self._send(agent, Ack(list(executions)))
 
     def ask_everybody(self) -> None:
         """Ask about everything that lives."""

@@ -114,7 +114,7 @@ class Scheduler:
         self._ready.extend((*self._board.busy(), *self._standby.unplanned()))
         self._dispatch.ask_everybody()
         try:
-            await self._loop(leadership)
+            await self._loop(leadership, self._dispatch)
         finally:
             self._leadership = self._dispatch = None
             await self._writer.close()
@@ -131,7 +131,7 @@ class Scheduler:
         executions = ((desk, e) for desk in self._board.busy() for run in desk.live() for e in run.executions)
         return (e for desk, e in executions if e.status is Status.ARMED and e.id not in (desk.started or {}))
 
-    async def _loop(self, leadership: Leadership) -> None:
+    async def _loop(self, leadership: Leadership, dispatch: Dispatcher) -> None:
         tick = 0
         while True:
             boot = self._clock.boot()
@@ -141,17 +141,16 @@ class Scheduler:
             self._ready.extend(self._agenda.due(self.now()))
             if valid := leadership.valid(boot):  # else it may be deposed, and whom it takes for gone talks to another (R4, R8)
                 await self._work(boot + SLICE)
+            dispatch.send_acks()
             if self._ready and valid:
                 await self._clock.sleep(0)
                 continue
             self._bell.clear()
             when = self._agenda.next()
             pause = min(when - self.now(), TICK) if when else TICK
-            try:
-                async with asyncio.timeout(max(pause, MILLISECOND) / SECOND):
-                    await self._bell.wait()
-            except TimeoutError:
-                continue
+            timer = asyncio.get_running_loop().call_later(max(pause, MILLISECOND) / SECOND, self._bell.set)
+            await self._bell.wait()
+            timer.cancel()
 
     async def _work(self, until: int) -> None:
         world = self._world()  # one for all that is decided in these few milliseconds
@@ -376,8 +375,9 @@ class Scheduler:
         """What was decided is durable: acknowledge, answer, and plan what comes next."""
         desk = draft.desk
         desk.busy = False
-        if self._dispatch is not None:
+        if draft.answers and self._dispatch is not None:
             self._dispatch.acknowledge(draft.answers)
+            self._bell.set()
         for event, result in answers:
             if event.answer is not None and not event.answer.done():
                 event.answer.set_result(result)

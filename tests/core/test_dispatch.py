@@ -250,7 +250,12 @@ class TestR9OneQuestion:
         assert lead.said == []
 
 
-def test_final_answers_are_acknowledged_one_by_one() -> None:
+def test_final_answers_of_an_agent_are_acknowledged_together() -> None:
     lead = Lead()
     lead.dispatch.acknowledge([("a0.boot.1", "x"), ("a1.boot.1", "y")])
-    assert lead.said == [("a0.boot.1", Ack(["x"])), ("a1.boot.1", Ack(["y"]))]
+    lead.dispatch.acknowledge([("a0.boot.1", "z"), ("a0.boot.1", "x")])
+    assert lead.said == []
+    lead.dispatch.send_acks()
+    assert lead.said == [("a0.boot.1", Ack(["x", "z"])), ("a1.boot.1", Ack(["y"]))]
+    lead.dispatch.send_acks()
+    assert lead.said == []

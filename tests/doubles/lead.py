@@ -16,7 +16,7 @@ from dkron.core.board import LEADER, PREFIX, Board, Leader, encode
 from dkron.core.election import Leadership
 from dkron.core.interfaces import Observer, Saver
 from dkron.core.membership import Members
-from dkron.core.messages import Heartbeat, Outcome, Report, State, ToAgent
+from dkron.core.messages import Ack, Heartbeat, Outcome, Report, State, ToAgent
 from dkron.core.models import Job, Notice, Record, Skips
 from dkron.core.scheduler import Scheduler
 
@@ -131,6 +131,10 @@ class Lead:
         run = next((run.id for desk in self.board.busy() for run in desk.live()), "gone")
         said = Report(AGENT, 0, execution, "job", run, state, outcome=Outcome.SUCCEEDED)
         self.scheduler.report(replace(said, **fields))
+
+    @property
+    def acknowledged(self) -> list[str]:
+        return [execution for message in self.sent if isinstance(message, Ack) for execution in message.ids]
 
     def said(self, kind: type[ToAgent]) -> list[ToAgent]:
         return [message for message in self.sent if isinstance(message, kind)]
