@@ -25,12 +25,12 @@ class Agenda:
         self._heap: list[tuple[int, str]] = []
 
     def set(self, desk: Desk, when: int) -> bool:
-        """Plan to look at a desk then, instead of what was planned; tell whether that is a change."""
+        """Plan to look at a desk then, instead of what was planned; tell whether that is now the first thing to do."""
         if not when or when == desk.wake:
             return False
-        desk.wake = when
-        heapq.heappush(self._heap, (when, desk.name))
-        return True
+        desk.wake, entry = when, (when, desk.name)
+        heapq.heappush(self._heap, entry)
+        return self._heap[0] is entry
 
     def due(self, now: int) -> Iterator[Desk]:
         """Take out the desks that it is time to look at."""

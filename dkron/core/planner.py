@@ -47,6 +47,12 @@ def next_wake(desk: Desk, now: int) -> int:
     return max(min(filter(None, times), default=0), 0)
 
 
+def wake_to_store(desk: Desk, started_at: int) -> int:
+    """Return when to look at a job again after a start: when that is worth a commit, or earlier if that was planned."""
+    worth = started_at + WORTH_A_COMMIT
+    return min(worth, desk.wake or worth)
+
+
 def _claim_time(desk: Desk, now: int) -> int:
     due = desk.next_due()
     if due is None:

@@ -214,7 +214,7 @@ class Scheduler:
         if desk is None:
             self._dispatch.acknowledge([(said.agent, said.id)])  # nothing is known of it: nothing changes (R8)
         elif said.state is State.RUNNING and not self._started(desk, said):
-            self._later(desk)
+            self._agenda.set(desk, planner.wake_to_store(desk, said.started_at))
         elif said.state is not State.ARMED:
             self._post(desk, Event(lambda draft, world: ledger.report(draft, said.run, said, world)))
 
@@ -389,8 +389,8 @@ class Scheduler:
 
     def _later(self, desk: Desk, delay: int = 0) -> None:
         """Plan when to look at a job again."""
-        when = self.now() + delay if delay else planner.next_wake(desk, self.now())
-        if self._agenda.set(desk, when):
+        now = self.now()
+        if self._agenda.set(desk, now + delay if delay else planner.next_wake(desk, now)):
             self._bell.set()
 
 

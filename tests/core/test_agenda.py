@@ -20,8 +20,8 @@ def make(*names: str) -> tuple[Agenda, dict[str, Desk]]:
 
 def test_desks_come_in_the_order_of_their_times() -> None:
     agenda, desks = make("a", "b", "c")
-    for name, when in (("a", 30), ("b", 10), ("c", 20)):
-        assert agenda.set(desks[name], when)
+    sets = [agenda.set(desks[name], when) for name, when in (("a", 30), ("b", 10), ("c", 20))]
+    assert sets == [True, True, False], "only what comes first has to be known at once"
     assert agenda.next() == 10
     assert [desk.name for desk in agenda.due(20)] == ["b", "c"]
     assert (desks["b"].wake, desks["a"].wake) == (0, 30)
