@@ -67,7 +67,6 @@ class Board:
             str, dict[Place, None]
         ] = {}  # by node: live runs with an execution there, oldest first; others hold these
         self.desks: dict[str, Desk] = {}  # others hold it
-        self.adopted = 0  # the newest own commit
         self.highest_term = 0  # of all leaders seen
         self.highest_revision = 0  # since the last of them began: a store below it was restored to its past (R3)
         self._begun = 0  # the highest term that the cluster key has shown
@@ -76,6 +75,7 @@ class Board:
     def clear(self) -> None:
         """Forget everything, before listing again."""
         self.revision = 0
+        self.adopted = 0  # the newest own commit
         self.desks.clear()
         self.outbox: dict[str, tuple[Notice, int]] = {}
         self._clear_others()

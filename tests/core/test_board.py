@@ -7,6 +7,7 @@ from doubles.scene import NOW, UID, make_job
 from msgspec.structs import replace
 
 from dkron.core.board import CLUSTER, EXECUTORS, JOBS, LEADER, OUTBOX, RUNS, STATE, Board, Cluster, Leader, Place, encode
+from dkron.core.desk import Draft
 from dkron.core.interfaces import Change, Entry, Listing
 from dkron.core.models import Execution, JobState, Notice, Run, Status, Trigger
 
@@ -49,6 +50,14 @@ def test_a_new_listing_leaves_nothing_of_the_old(board: Board) -> None:
     assert (board.desks, board.leader, board.cluster, board.outbox, board.executors) == ({}, None, None, {}, {})
     assert board.open == {"a0": {}}
     assert changed == ["job"]
+
+
+def test_r3_own_commits_are_forgotten_with_a_store_that_has_forgotten_them(board: Board) -> None:
+    board.adopt(Draft(board.desks["job"]), 55)
+    board.load(Listing(60, []))
+    assert board.adopted == 55
+    board.load(Listing(30, []))
+    assert board.adopted == 0
 
 
 def test_what_others_hold_of_a_node_stays_theirs(board: Board) -> None:
