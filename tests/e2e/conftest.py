@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import psutil
 import pytest
+from cluster.etcd import Etcd, find
+from cluster.ports import free_port
 
 PROGRAM = str(Path(sys.executable).parent / "dkron")
 PATIENCE = 30.0  # seconds until a poll gives up
@@ -38,13 +39,6 @@ def until(probe: Callable[[], Value], what: str = "it", patience: float = PATIEN
         assert time.monotonic() < deadline, f"{what} did not happen within {patience} s"
         time.sleep(0.02)
     return value
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Program:
@@ -204,6 +198,17 @@ class Lab:
         for program in self.programs:
             assert program.process is not None
             program.process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """One member, for all tests of a module; each cluster has a keyspace of its own."""
+    if not find():
+        pytest.skip("no etcd to test with: set DKRON_TEST_ETCD, put one on PATH, or run extras/etcd/build.py")
+    etcd = Etcd(tmp_path_factory.mktemp("etcd"))
+    etcd.start()
+    yield etcd
+    etcd.kill()
 
 
 @pytest.fixture
