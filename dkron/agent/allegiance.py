@@ -142,9 +142,10 @@ class Allegiance:
 
     def _follow(self, uplink: Uplink, term: int) -> bool:
         """Report to this server from now on; tell whether that is a change."""
-        same = term == self._term and self._leader is not None and self._leader.open
+        leader = self._leader
+        same = term == self._term and leader is not None and leader.open and (leader is uplink or leader.heard)
         if same and not self._linked_anew:
-            return False  # also when frames of the leader come over another server, for one hop
+            return False  # also when frames of the leader come over another server, for one hop, as well
         self._note(term, 0)
         if not same:
             logger.info("server %s leads, or speaks for the leader", uplink.server, extra={"term": term})

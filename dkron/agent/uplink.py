@@ -25,6 +25,7 @@ LONGEST_PAUSE: Final = 10 * SECOND
 LONGEST_AFTER_LINK: Final = 2 * SECOND  # less than a new leader waits for nodes before it calls them missing
 SHARE: Final = 4  # a pause is this part of the time without a link: so nobody comes back much later than the server does
 UNWANTED_PAUSE: Final = 30 * SECOND  # where coming back makes no sense before somebody changes a configuration
+UNHEARD_BEATS: Final = 3  # heartbeats that the leader has not echoed: it is not heard over this link
 QUIET_BEATS: Final = 10  # heartbeats without a frame, after which the server is asked for a sign: only the leader echoes
 DEAD_BEATS: Final = 20  # and after these the link is given up: a host that lost its power never closes one
 
@@ -67,6 +68,11 @@ class Uplink:
     def open(self) -> bool:
         """Tell whether messages can be sent."""
         return self._link is not None and not self._link.closed
+
+    @property
+    def heard(self) -> bool:
+        """Tell whether something came of late, as it does from the leader all the time."""
+        return self._quiet < UNHEARD_BEATS
 
     def send(self, message: FromAgent) -> bool:
         """Send a message; tell whether there was a link to take it."""
