@@ -47,7 +47,7 @@ class Excuses:
         """Tell whether a fault explains that nobody knows how it ended."""
         begin = (record.started_at or record.scheduled_at or record.group) - LEASE - self._allow.guard
         span = Span(begin, (record.finished_at or self._history.until) + self._allow.guard)
-        return any(self._faults.striking(Harm.RUNNING, span, [record.node]))
+        return any(self._faults.striking(Harm.RUNNING, span, [record.node])) or self._faults.relived(span)
 
     def died(self, job: Job, effect: Effect) -> bool:
         """Tell whether there is a reason that a process did not come to its own end."""

@@ -161,6 +161,11 @@ class Faults:
         early = self.allow.lookahead + self.allow.guard
         return any(fault.since - early <= instant <= self.over(fault) for fault in self._forgetting)
 
+    def relived(self, span: Span) -> bool:
+        """Tell whether what lasted for a span was alive again meanwhile: the store went back to a time before its first end."""
+        went_back = (fault for fault in self._forgetting if fault.begin <= span.end)
+        return any(span.begin <= fault.since + self.allow.lookahead for fault in went_back)
+
     def unknown_kinds(self) -> set[str]:
         """Name the kinds that are not in the table."""
         return {fault.kind for fault in self.all} - KINDS.keys()

@@ -267,6 +267,12 @@ PAIRS = [
         (Wrong.LOST,),
     ),
     Pair(
+        "lost, but the store was restored to a later time",
+        ticking().record(50, "lost", finished=90, at=at(90)).fault("restore-store", 80, 81, since=40),
+        ticking().record(50, "lost", finished=90, at=at(90)).fault("restore-store", 80, 81, since=50.5),
+        (Wrong.FINAL, Wrong.LOST),
+    ),
+    Pair(
         "lost, but another node died",
         ticking([80]).record(80, "lost").fault("cut-link", 79, 81, "b"),
         ticking([80]).record(80, "lost").fault("cut-link", 79, 81, "b", "a"),
