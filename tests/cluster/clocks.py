@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 PLACES: Final = ("faketime", "*/faketime")  # under /usr/lib, by distribution
+MENDED: Final = Path(__file__).parent / "faketime"  # what libfaketime breaks in Python
 SLOW: Final = 1.0  # seconds until a step is felt: processes look into the file that often
 
 
@@ -34,6 +35,7 @@ class WallClock:
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_CACHE_DURATION": f"{SLOW:g}",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(MENDED), os.environ.get("PYTHONPATH", "")])),
         }
 
     def set(self, seconds: float) -> None:
