@@ -69,7 +69,7 @@ ENDED = frozenset({State.FINISHED, State.VOID, State.REFUSED})
 def _heard(draft: Draft, run: Run, execution: Execution, said: Report, world: World) -> None:
     match said.state:  # unknown: the order has not arrived yet; it is on its way, or will be asked again
         case State.RUNNING:
-            _running(draft, run, execution, said.started_at)
+            _running(draft, run, execution, said.started_at, world)
         case State.FINISHED:
             _finished(draft, run, execution, said, world)
         case State.REFUSED if said.reason == Reason.OVERLOADED and not (run.revoking or policy.stopped(run, execution)):
@@ -89,12 +89,10 @@ def _heard_again(draft: Draft, run: Run, execution: Execution, said: Report, wor
             _not_started(draft, run, execution, said.reason or "its worker was restarted before the start", world)
 
 
-def _running(draft: Draft, run: Run, execution: Execution, started_at: int) -> None:
-    """It has started: so an edit that meant to take it back lets the run stand (R10)."""
+def _running(draft: Draft, run: Run, execution: Execution, started_at: int, world: World) -> None:
     if execution.status is Status.ARMED:
         run = set_execution(draft, run, replace(execution, status=Status.RUNNING, started_at=started_at))
-    if run.revoking:
-        draft.put_run(replace(run, revoking=False))
+    _stand(draft, run, world)
 
 
 OUTCOMES = {
@@ -113,7 +111,35 @@ def _finished(draft: Draft, run: Run, execution: Execution, said: Report, world:
         finished_at=said.finished_at or world.now,
         reason=said.reason,
     )
-    finish(draft, replace(run, revoking=False) if run.revoking else run, ended, world, said)
+    finish(draft, _stand(draft, run, world), ended, world, said)
+
+
+def _stand(draft: Draft, run: Run, world: World) -> Run:
+    """Let a run stand that an edit meant to take back, as one of its targets may have started (R10).
+
+    Those that have confirmed by now that they will not start are ordered anew, as those will be that still do.
+    """
+    if not run.revoking:
+        return run
+    run, job = replace(run, revoking=False), _job_of(draft, run)
+    late = job is None or world.now - run.group > policy.duration(job.catchup_window, "catchup_window")
+    if job and not late and (run.owed or draft.due(run.group - 1) == run.group):
+        for taken in _without_substitute(job, run):
+            peers = _substitutes(job, run, taken, world)
+            if not isinstance(peers, Reason):
+                run = replace(run, executions=run.executions + arm(run, peers, world, attempt=taken.attempt))
+    draft.put_run(run)
+    return run
+
+
+def _without_substitute(job: Job, run: Run) -> list[Execution]:
+    """Return what was taken back of a run, and has nothing in its place."""
+    taken = [e for e in run.executions if e.status is Status.REVOKED]
+    there = [e.node for e in run.executions if e.status is not Status.REVOKED and not e.retried]
+    most = wanted(job.tags).most
+    if most is None:
+        return list({e.node: e for e in taken if e.node not in there}.values())
+    return taken[max(0, len(taken) - max(0, most - len(there))) :]
 
 
 def _not_started(draft: Draft, run: Run, execution: Execution, why: str, world: World) -> None:
@@ -196,7 +222,7 @@ def unreachable(draft: Draft, run: Run, execution: Execution, world: World) -> N
 
 def _lost(draft: Draft, run: Run, execution: Execution, why: str, world: World) -> None:
     ended = replace(execution, status=Status.LOST, started_at=draft.started(execution), finished_at=world.now, reason=why)
-    finish(draft, replace(run, revoking=False) if run.revoking else run, ended, world)
+    finish(draft, _stand(draft, run, world), ended, world)
 
 
 # --- the end --------------------------------------------------------------------------------------------------------------

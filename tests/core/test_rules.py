@@ -306,6 +306,34 @@ class TestR10Edits:
         scene.report(scene.execution, State.RUNNING, started_at=NOW)
         assert (scene.run.revoking, statuses(scene)) == (False, [Status.RUNNING])
 
+    @pytest.mark.parametrize("tags", [{"role": "web:2"}, {"role": "web"}])
+    def test_then_those_that_will_not_start_are_ordered_anew(self, tags: dict[str, str]) -> None:
+        scene = ahead(("a0", "a1"), tags=tags)
+        edit(scene, owner="alice")
+        first, second = scene.executions
+        scene.report(first, State.VOID)
+        scene.report(second, State.RUNNING, started_at=NOW)
+        assert statuses(scene) == [Status.REVOKED, Status.RUNNING, Status.ARMED]
+        assert scene.execution.node == first.node
+
+    def test_also_when_nobody_knows_whether_it_has_started(self) -> None:
+        scene = ahead(("a0", "a1"))
+        edit(scene, owner="alice")
+        first, second = scene.executions
+        scene.report(first, State.VOID)
+        scene.mute(second.node)
+        scene.forward(10 * SECOND)
+        scene.wake()
+        assert statuses(scene) == [Status.REVOKED, Status.LOST, Status.ARMED]
+
+    def test_but_not_by_a_schedule_that_does_not_want_it(self) -> None:
+        scene = ahead(("a0", "a1"))
+        edit(scene, schedule="@manually")
+        first, second = scene.executions
+        scene.report(first, State.VOID)
+        scene.report(second, State.RUNNING, started_at=NOW)
+        assert statuses(scene) == [Status.REVOKED, Status.RUNNING]
+
     def test_all_targets_have_to_confirm(self) -> None:
         scene = ahead(("a0", "a1"))
         edit(scene, owner="alice")
