@@ -101,8 +101,8 @@ class Product:
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
     def cpu(self) -> dict[str, float]:
-        """Return the processor seconds of server and worker so far."""
-        times = {"server": psutil.Process(self.process.pid).cpu_times()}
-        for child in psutil.Process(self.process.pid).children():
-            times["worker"] = child.cpu_times()
-        return {name: t.user + t.system for name, t in times.items()}
+        """Return the processor seconds of the server, and of the worker with its launchers and keeper, so far."""
+        server = psutil.Process(self.process.pid)
+        rest = [process.cpu_times() for process in server.children(recursive=True) if "dkron" in " ".join(process.cmdline())]
+        own = server.cpu_times()
+        return {"server": own.user + own.system, "worker": sum(t.user + t.system for t in rest)}
