@@ -52,18 +52,35 @@ def listeners() -> frozenset[int]:
     return frozenset(local for local, state, _ in _sockets() if state == LISTENS)
 
 
-def owner(port: int) -> int:
-    """Return the process that has the socket at a local port; 0 if it is gone."""
-    inodes = {f"socket:[{inode}]" for local, state, inode in _sockets() if local == port and state != LISTENS and inode != "0"}
-    if not inodes:
-        return 0
-    for pid in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208 - asked often
-        with suppress(OSError):
-            for descriptor in os.scandir(f"/proc/{pid}/fd"):
-                with suppress(OSError):
-                    if os.readlink(descriptor.path) in inodes:  # noqa: PTH115 - as above
-                        return int(pid)
-    return 0
+class Census:
+    """Knows which process has which socket, of those processes that run on machines."""
+
+    def __init__(self) -> None:
+        self._machines: dict[int, str] = {}  # by process; "" for those that are none of ours
+        self._owners: dict[str, int] = {}  # by inode
+
+    def owner(self, port: int) -> tuple[int, str]:
+        """Return the process that has the socket at a local port, and its machine; (0, "") if it is gone, or none of ours."""
+        inodes = [inode for local, state, inode in _sockets() if local == port and state != LISTENS and inode != "0"]
+        if any(inode not in self._owners for inode in inodes):
+            self._count()
+        pid = next((self._owners[inode] for inode in inodes if inode in self._owners), 0)
+        return pid, self._machines.get(pid, "")
+
+    def _count(self) -> None:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208 - asked often
+        self._machines = {pid: self._machines.get(pid) or machine(pid) for pid in pids}  # what was none of ours may be by now
+        self._owners = {inode: pid for pid, folder in self._machines.items() if folder for inode in _inodes(pid)}
+
+
+def _inodes(pid: int) -> Iterator[str]:
+    """Go through the sockets of a process."""
+    with suppress(OSError):
+        for descriptor in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                target = os.readlink(descriptor.path)  # noqa: PTH115 - asked often
+                if target.startswith("socket:["):
+                    yield target[8:-1]
 
 
 def machine(pid: int) -> str:
@@ -95,13 +112,13 @@ class Rule(NamedTuple):
     dead: str = "target"
     delay: float = 0.0
 
-    def concerns(self, proxy: str, path: str, machine: str) -> bool:
-        """Tell whether it is about such a connection."""
-        return (
-            (not self.proxies or proxy in self.proxies)
-            and (not self.path or path == self.path)
-            and (not self.machine or machine == self.machine)
-        )
+    def concerns(self, proxy: str, connection: Connection | None = None) -> bool:
+        """Tell whether it is about a connection through a proxy (None: about one of which nothing else is known)."""
+        if self.proxies and proxy not in self.proxies:
+            return False
+        if connection is None:
+            return not self.path and not self.machine
+        return (not self.path or connection.path == self.path) and (not self.machine or connection.machine == self.machine)
 
     @property
     def closes_door(self) -> bool:
@@ -114,7 +131,7 @@ class Rules(dict[int, Rule]):
 
     def of(self, connection: Connection) -> list[Rule]:
         """Return those about one connection."""
-        return [rule for rule in self.values() if rule.concerns(connection.proxy.name, connection.path, connection.machine)]
+        return [rule for rule in self.values() if rule.concerns(connection.proxy.name, connection)]
 
 
 # --- connections --------------------------------------------------------------------------------------------------------------
@@ -182,8 +199,7 @@ class Connection:
     def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.proxy = proxy
         self.path = ""
-        self.pid = 0
-        self.machine = ""
+        self._owner: tuple[int, str] | None = None
         self._reader = reader
         self._writer = writer
         self._target: asyncio.StreamWriter | None = None
@@ -191,14 +207,24 @@ class Connection:
         self._half: set[str] = set()  # which ends are dead, in a connection that is half open
         self._ended = asyncio.Event()
 
+    @property
+    def owner(self) -> tuple[int, str]:
+        """The process at its other end, and the machine of that; looked up when it is needed, for that takes time."""
+        if self._owner is None:
+            self._owner = self.proxy.census.owner(self._writer.get_extra_info("peername")[1])
+        return self._owner
+
+    @property
+    def machine(self) -> str:
+        """The machine at its other end."""
+        return self.owner[1]
+
     async def run(self) -> None:
         """Serve it to its end."""
         first = await self._first()
         if not first:
             self._writer.close()
             return
-        self.pid = owner(self._writer.get_extra_info("peername")[1])
-        self.machine = machine(self.pid)
         self.proxy.connections.add(self)
         try:
             self.obey()
@@ -245,8 +271,11 @@ class Connection:
 
     async def _until_allowed(self) -> None:
         """Wait, before the target is even dialled, while nothing may pass upwards."""
-        while not self._ended.is_set() and any(map(_holds_back, self.proxy.rules.of(self))):  # noqa: ASYNC110
+        while not self._ended.is_set() and any(map(_holds_back, self.proxy.rules.of(self))):
+            if self._reader.at_eof():
+                return self.end()
             await asyncio.sleep(HELD)
+        return None
 
     async def _over(self, up: asyncio.Task[None], down: asyncio.Task[None], over: asyncio.Task[Any]) -> None:
         """Wait until one end is gone and may be known to be; in a half-open connection, until that is healed."""
@@ -287,7 +316,7 @@ class Connection:
 
     def describe(self) -> dict[str, Any]:
         """Say what it is."""
-        return {"proxy": self.proxy.name, "path": self.path, "machine": self.machine, "pid": self.pid}
+        return {"proxy": self.proxy.name, "path": self.path, "machine": self.machine, "pid": self.owner[0]}
 
 
 def _holds_up(rule: Rule) -> bool:
@@ -302,7 +331,8 @@ def _holds_back(rule: Rule) -> bool:
 class Proxy:
     """One address in place of another."""
 
-    def __init__(self, name: str, listen: int, target: int, rules: Rules) -> None:
+    def __init__(self, name: str, listen: int, target: int, rules: Rules, census: Census) -> None:
+        self.census = census
         self.name = name
         self.listen = listen
         self.target = target
@@ -331,7 +361,7 @@ class Proxy:
             await self.look()
 
     def _forbidden(self) -> bool:
-        return any(rule.closes_door and rule.concerns(self.name, "", "") for rule in self.rules.values())
+        return any(rule.closes_door and rule.concerns(self.name) for rule in self.rules.values())
 
     async def _open(self) -> None:
         if self._server is None:
@@ -350,6 +380,7 @@ class Switchboard:
 
     def __init__(self) -> None:
         self._rules = Rules()
+        self._census = Census()
         self._numbers = count(1)
         self._proxies: dict[str, Proxy] = {}
 
@@ -363,7 +394,7 @@ class Switchboard:
 
     async def open(self, *, name: str, listen: int, target: int) -> dict[str, Any]:
         """Make a proxy."""
-        self._proxies[name] = Proxy(name, listen, target, self._rules)
+        self._proxies[name] = Proxy(name, listen, target, self._rules, self._census)
         await self._proxies[name].look()
         return {}
 
