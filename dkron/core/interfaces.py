@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from dkron.core.messages import Report
-from dkron.core.models import Notice, Record, Skips
+from dkron.core.models import Notice, Record, Run, Skips
 
 
 class Entry(NamedTuple):
@@ -226,6 +226,12 @@ class Saver(Protocol):
 
     def late(self, said: Report) -> None:
         """Keep a result that came after its execution was recorded as lost, as that record's `late_result` (R8)."""
+
+    def recall(self, live: Callable[[], Iterable[Run]], tell: Callable[[Report], None]) -> None:
+        """A leader begins: tell it, soon, which executions of live runs have an end on record.
+
+        An earlier leader had it from their agents, and died before the commit; they may not be there to say it again (R9).
+        """
 
 
 class Observer(Protocol):

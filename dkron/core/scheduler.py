@@ -113,6 +113,7 @@ class Scheduler:
         self._ready, self._since, self._skew = deque(), self.now(), self.now() - self._clock.boot()
         self._ready.extend((*self._board.busy(), *self._standby.unplanned()))
         self._dispatch.ask_everybody()
+        self._saver.recall(lambda: (run for desk in self._board.busy() for run in desk.live()), self.report)
         try:
             await self._loop(leadership, self._dispatch)
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from msgspec.structs import replace
@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from dkron.core.clock import MILLISECOND, SECOND, Clock
 from dkron.core.errors import StoreError
 from dkron.core.interfaces import ResultStore, Retention
-from dkron.core.messages import Report
-from dkron.core.models import Record, Status
+from dkron.core.messages import Outcome, Report, State
+from dkron.core.models import Execution, Record, Run, Status
 
 PATIENCE: Final = 5 * SECOND  # how long a commit waits for a store of results that fails
 TRY_AGAIN: Final = 250 * MILLISECOND
@@ -24,6 +24,9 @@ LONGEST_PAUSE: Final = 50 * MILLISECOND
 BACKLOG: Final = 10_000  # records that wait in memory for a store that fails; beyond it the oldest are given up
 OVER: Final = 5  # a job is swept when it has a fifth more than is kept
 FEWEST: Final = 10
+
+ANSWERED: Final = 1 * SECOND  # by then every agent that is there has told a new leader how things stand
+SAID: Final = {Status.SUCCEEDED: Outcome.SUCCEEDED, Status.FAILED: Outcome.FAILED, Status.STOPPED: Outcome.STOPPED}
 
 Result = tuple[Record, bytes | None]
 log = logging.getLogger(__name__)
@@ -58,6 +61,19 @@ class ResultSaver:
         if record is not None and record.status is Status.LOST:
             late = replace(record, late_result=str(said.outcome), output_size=said.output_size, output_cut=said.output_cut)
             await self._results.save([(late, said.output)])
+
+    def recall(self, live: Callable[[], Iterable[Run]], tell: Callable[[Report], None]) -> None:
+        """Tell what is on record about executions that the store shows as live."""
+        self._chore(self._recall(live, tell), "what an earlier leader put on record could not be read")
+
+    async def _recall(self, live: Callable[[], Iterable[Run]], tell: Callable[[Report], None]) -> None:
+        await self._clock.sleep(ANSWERED)
+        for run in list(live()):
+            for execution in run.executions:
+                if execution.status in {Status.ARMED, Status.RUNNING}:
+                    record = await self._results.get(run.job, execution.id)
+                    if record is not None and record.status in SAID:
+                        tell(_said(run, execution, record, await self._results.output(run.job, execution.id)))
 
     def forget(self, job: str) -> None:
         """Delete the history of a job that is gone."""
@@ -124,6 +140,25 @@ class ResultSaver:
         task = asyncio.get_running_loop().create_task(_quietly(work, failure))
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+
+
+def _said(run: Run, execution: Execution, record: Record, output: bytes) -> Report:
+    """Return what its agent had said."""
+    return Report(
+        agent=execution.agent,
+        term=0,
+        id=execution.id,
+        job=run.job,
+        run=run.id,
+        state=State.FINISHED,
+        reason=record.reason,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        outcome=SAID[record.status],
+        output=output,
+        output_size=record.output_size,
+        output_cut=record.output_cut,
+    )
 
 
 async def _quietly(work: object, failure: str) -> object:

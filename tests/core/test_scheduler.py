@@ -125,6 +125,20 @@ class TestR9CommitFirstThenSend:
 
         tell(story)
 
+    def test_a_new_leader_asks_history_too(self) -> None:
+        async def story(world: World) -> None:
+            assert world.records.recalled == []
+            await world.put(manual())
+            await world.run_now()
+            (run,) = world.board.desks["job"].live()
+            world.task.cancel()
+            await asyncio.sleep(0.1)
+            world.task = asyncio.create_task(world.scheduler.run(world.leadership))
+            await asyncio.sleep(0.1)
+            assert world.records.recalled == [run.id]
+
+        tell(story)
+
     def test_an_order_without_news_is_asked_about_again(self) -> None:
         async def story(world: World) -> None:
             await world.put(manual(start_deadline="60s"))

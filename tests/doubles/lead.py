@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from random import Random
 
 from doubles.memory import MemoryCoordinator, MemoryStore
@@ -17,7 +17,7 @@ from dkron.core.election import Leadership
 from dkron.core.interfaces import Observer, Saver
 from dkron.core.membership import Members
 from dkron.core.messages import Ack, Heartbeat, Outcome, Report, State, ToAgent
-from dkron.core.models import Job, Notice, Record, Skips
+from dkron.core.models import Job, Notice, Record, Run, Skips
 from dkron.core.scheduler import Scheduler
 
 AGENT = "a0.boot.1"
@@ -30,9 +30,14 @@ class Records(Saver):
         self.saved: list[Record] = []
         self.held: list[Callable[[], None]] | None = None
         self.lates: list[str] = []
+        self.recalled: list[str] = []
 
     def late(self, said: Report) -> None:
         self.lates.append(said.id)
+
+    def recall(self, live: Callable[[], Iterable[Run]], tell: Callable[[Report], None]) -> None:
+        self.recalled = [run.id for run in live()]
+        del tell
 
     def save(self, records: list[tuple[Record, bytes | None]], done: Callable[[], None]) -> None:
         self.saved += [record for record, _ in records]

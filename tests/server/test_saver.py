@@ -7,15 +7,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from doubles.memory import MemoryResultStore, MemoryStore, Moment, Operation
+from msgspec.structs import replace
 from sim import virtual
 
 from dkron.core.clock import SECOND
 from dkron.core.errors import StoreUnavailableError
 from dkron.core.interfaces import Retention
 from dkron.core.messages import Outcome, Report, State
-from dkron.core.models import Record, Status
+from dkron.core.models import Execution, Record, Run, Status
 from dkron.server import saver as module
-from dkron.server.saver import BATCH, FEWEST, PATIENCE, ResultSaver
+from dkron.server.saver import ANSWERED, BATCH, FEWEST, PATIENCE, ResultSaver
 
 
 class World:
@@ -51,6 +52,39 @@ async def down(operation: Operation) -> None:
 
 async def up(_operation: Operation) -> None:
     return
+
+
+class TestRecall:
+    """R9: what an earlier leader put on record, and could not commit, is said again."""
+
+    def recall(self, status: Status, recorded: Status) -> list[Report]:
+        execution = Execution(id="x", node="a0", agent="a0.b.1", status=status, start_at=3)
+        run = Run(job="job", uid="u", group=3, executions=(execution,))
+        said: list[Report] = []
+
+        async def story(world: World) -> None:
+            record = Record(
+                id="x", job="job", uid="u", group=3, node="a0", status=recorded, reason="so", started_at=4, finished_at=5
+            )
+            world.saver.save([(replace(record, output_size=9, output_cut=True), b"end")], lambda: None)
+            world.saver.recall(lambda: [run], said.append)
+            await asyncio.sleep(ANSWERED / SECOND - 0.1)
+            assert said == []
+            await asyncio.sleep(0.2)
+
+        tell(story)
+        return said
+
+    @pytest.mark.parametrize("status", [Status.ARMED, Status.RUNNING])
+    def test_it_is_as_its_agent_had_said(self, status: Status) -> None:
+        said = Report("a0.b.1", 0, "x", "job", "3-u", State.FINISHED, "so", 4, 5, Outcome.STOPPED, b"end", 9, output_cut=True)
+        assert self.recall(status, Status.STOPPED) == [said]
+
+    def test_what_the_leader_itself_had_concluded_is_not(self) -> None:
+        assert self.recall(Status.ARMED, Status.LOST) == []
+
+    def test_what_is_decided_stays_so(self) -> None:
+        assert self.recall(Status.LOST, Status.SUCCEEDED) == []
 
 
 class TestLateResults:
