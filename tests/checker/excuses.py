@@ -45,7 +45,8 @@ class Excuses:
 
     def lost(self, record: Record) -> bool:
         """Tell whether a fault explains that nobody knows how it ended."""
-        begin = (record.started_at or record.scheduled_at or record.group) - LEASE - self._allow.guard
+        planned = record.scheduled_at or record.group  # where nobody knows a start, the API shows the end instead
+        begin = min(record.started_at or planned, planned) - LEASE - self._allow.guard
         span = Span(begin, (record.finished_at or self._history.until) + self._allow.guard)
         return any(self._faults.striking(Harm.RUNNING, span, [record.node])) or self._faults.relived(span)
 

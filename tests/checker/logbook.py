@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from checker.evidence import Job
-from checker.faults import Faults
+from checker.faults import Faults, Harm
 from checker.history import Answer, History, Kind, Request, Spec, group_of
 from checker.revisions import RUNS, Log, Run
-from checker.spans import SECOND, clock
+from checker.spans import SECOND, Span, clock
 from checker.violations import Kind as Wrong
 from checker.violations import Violation
 
@@ -73,9 +73,16 @@ class LogBook:
         planned = max([execution.start_at for execution in run.executions] + [run.group])
         seconds = self._jobs[run.job].seconds if run.job in self._jobs else 0.0
         over = self._faults.undisturbed(planned, self._history.setup.nodes) + int(seconds * SECOND)
-        if not run.closed and over < self._history.finish:
+        if not run.closed and over < self._history.finish and not self._waited_for(run, planned):
             states = sorted({execution.status for execution in run.executions if execution.open}) or ["undecided"]
             yield Violation(Wrong.UNFINISHED, run.job, f"its run is still {', '.join(states)} at the end", run.group)
+
+    def _waited_for(self, run: Run, planned: int) -> bool:
+        """Tell whether a node may have taken it along to its end, and no leader has waited long enough to call it lost."""
+        span = Span(planned - self._history.setup.allow.lookahead, self._history.finish)
+        patience = max((spec.lost_after for spec in self._written.get(run.job, ())), default=0)
+        nodes = [execution.node for execution in run.executions if execution.open]
+        return any(self._faults.striking(Harm.RUNNING, span, nodes)) and self._faults.stillest(span) <= patience
 
 
 def _done(request: Request) -> bool:

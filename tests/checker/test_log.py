@@ -461,6 +461,8 @@ def test_a_run_that_is_left_over() -> None:
     assert wrong(bad.judge()) == [Wrong.UNFINISHED]
     assert bad.judge().violations[0].says == "its run is still armed at the end"
     assert wrong(good.judge()) == []  # it has only just begun
+    assert wrong(bad.fault("new-journal", 118, 120, "a").judge()) == []  # a minute has to pass before it is lost
+    assert Wrong.UNFINISHED in wrong(bad.judge(190))
 
 
 def test_an_edit_that_was_never_stored() -> None:
