@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Self
 from chaos.jobs import Kind
 from chaos.plans import Blow
 from chaos.storelog import StoreLog
+from chaos.strain import Strain
 from chaos.workload import Users
 from checker import report, timeline
 from checker.faults import LONGEST_RECOVERY
@@ -24,7 +25,7 @@ from cluster.waiting import TookTooLongError
 from cluster.witness import Witness
 
 HISTORY, REPORT, PICTURE = "history.jsonl", "report.txt", "timeline.svg"
-CALM: Final = 10.0  # seconds at the end in which everything has to go as usual
+CALM: Final = 20.0  # seconds at the end in which everything has to go as usual
 
 Say = Callable[[str], None]
 
@@ -78,6 +79,8 @@ class Experiment:
         self.witness = Witness(folder, self._record)
         self._stack.callback(self.witness.close)
         self._began = self.witness.now()
+        self._strain = Strain(folder, self.witness.now, self._record)
+        self._stack.callback(self._strain.close)
         self._record(
             Setup(
                 began=self._began,
@@ -194,4 +197,5 @@ class Experiment:
         """Write the whole report."""
         skipped = "".join(f"skipped: {kind}: {why}\n" for kind, why in sorted(self.skipped.items()))
         stuck = "".join(f"stuck: {problem}\n" for problem in self.stuck)
-        return report.text(judgement) + skipped + stuck
+        slow = f"the machine was too slow {self._strain.slow} times\n" if self._strain.slow else ""
+        return report.text(judgement) + skipped + stuck + slow

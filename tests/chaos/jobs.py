@@ -12,8 +12,10 @@ Body = dict[str, Any]
 
 AGENT, AGENTS, TWO, SERVER = {"pool": "a:1"}, {"pool": "a"}, {"pool": "a:2"}, {"pool": "s:1"}
 
-# A slot stays taken for that long after a loss, counted anew by each leader: with the usual minute hardly anything would run.
-FORBID: Final = {"concurrency": "forbid", "lost_after": "15s"}
+# What is lost keeps its slot, or is waited for, for that long, counted anew by each leader: with the usual minute, a test in which
+# somebody dies twice a minute would see hardly anything of it.
+PATIENCE: Final = {"lost_after": "15s"}
+FORBID: Final = {"concurrency": "forbid"}
 
 
 class Kind(NamedTuple):
@@ -32,9 +34,13 @@ class Kind(NamedTuple):
     def spoken(self, command: Callable[[str, float, int], str], mark: str, edit: Body | None = None) -> Body:
         """Return the job as the API takes it. `mark` tells this version from all others."""
         config = {"shell": "false", "command": command(self.name, self.seconds, self.percent)}
-        return {"name": self.name, "executor": "shell", "executor_config": config, **self.body, **(edit or {})} | {
-            "metadata": {"mark": mark}
-        }
+        whole = {"name": self.name, "executor": "shell", "executor_config": config, **self.body, **(edit or {})}
+        return {**whole, "metadata": {"mark": mark}}
+
+
+def kind(name: str, schedule: str, tags: Body, seconds: float = 0.2, percent: int = 0, **body: Any) -> Kind:
+    """Return a job of dkron's own."""
+    return Kind(name, {"schedule": schedule, "tags": tags, **PATIENCE, **body}, seconds, percent)
 
 
 def every(seconds: int, first: int = 0) -> str:
@@ -44,30 +50,33 @@ def every(seconds: int, first: int = 0) -> str:
 
 def plain(count: int) -> list[Kind]:
     """Return jobs that only tick, on one agent each."""
-    return [Kind(f"tick-{number}", {"schedule": every(2, number % 2), "tags": AGENT}) for number in range(1, count + 1)]
+    return [kind(f"tick-{number}", every(2, number % 2), AGENT) for number in range(1, count + 1)]
 
 
+EDITS: Final[tuple[Body, ...]] = (
+    {},
+    {"schedule": every(3)},
+    {"schedule": every(2, 1)},
+    {"schedule": "@every 2s"},
+    {"tags": SERVER},
+)
 CORE: Final = (
-    Kind("every", {"schedule": "@every 3s", "tags": AGENT}),
-    Kind("all", {"schedule": every(5), "tags": AGENTS}),
-    Kind("two", {"schedule": every(4, 1), "tags": TWO}),
-    Kind("host", {"schedule": every(3), "tags": SERVER}),
-    Kind("forbid", {"schedule": every(2), "tags": AGENT, **FORBID}, seconds=2.6, runs=True),
-    Kind("strict", {"schedule": every(5, 1), "tags": AGENT, **FORBID, "retries": 2}, seconds=1.0, percent=40),
-    Kind("retry", {"schedule": every(4), "tags": AGENT, "retries": 2}, percent=30),
-    Kind("again", {"schedule": every(3, 2), "tags": AGENT, "on_lost": "retry"}, seconds=0.5),
-    Kind("latest", {"schedule": every(2), "tags": AGENT, "catchup": "latest"}),
-    Kind("none", {"schedule": every(3, 1), "tags": SERVER, "catchup": "none"}),
-    Kind(
-        "edited",
-        {"schedule": every(2), "tags": AGENT},
-        edits=({}, {"schedule": every(3)}, {"schedule": every(2, 1)}, {"schedule": "@every 2s"}, {"tags": SERVER}),
-    ),
-    Kind("toggled", {"schedule": every(2, 1), "tags": AGENT}, toggles=True),
-    Kind("deleted", {"schedule": every(3), "tags": AGENT}, deletes=True),
-    Kind("manual", {"schedule": "@manually", "tags": AGENT}, runs=True),
-    Kind("child", {"schedule": "@manually", "tags": AGENT, "parent_job": "all"}),
-    Kind("long", {"schedule": every(5, 3), "tags": AGENT}, seconds=4.0, stops=True),
+    kind("every", "@every 3s", AGENT),
+    kind("all", every(5), AGENTS),
+    kind("two", every(4, 1), TWO),
+    kind("host", every(3), SERVER),
+    kind("forbid", every(2), AGENT, seconds=2.6, **FORBID)._replace(runs=True),
+    kind("strict", every(5, 1), AGENT, seconds=1.0, percent=40, retries=2, **FORBID),
+    kind("retry", every(4), AGENT, percent=30, retries=2),
+    kind("again", every(3, 2), AGENT, seconds=0.5, on_lost="retry"),
+    kind("latest", every(2), AGENT, catchup="latest"),
+    kind("none", every(3, 1), SERVER, catchup="none"),
+    kind("edited", every(2), AGENT)._replace(edits=EDITS),
+    kind("toggled", every(2, 1), AGENT)._replace(toggles=True),
+    kind("deleted", every(3), AGENT)._replace(deletes=True),
+    kind("manual", "@manually", AGENT)._replace(runs=True),
+    kind("child", "@manually", AGENT, parent_job="all"),
+    kind("long", every(5, 3), AGENT, seconds=4.0)._replace(stops=True),
 )
 
 # What every server with Dkron's API has, at periods that leave no doubt which start belongs to which instant. No edits, whose
