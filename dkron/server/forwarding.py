@@ -91,12 +91,14 @@ class ClusterService(LocalService):
         await self._have_done("delete_executions", job)
         return self._view(job)
 
-    async def run_job(self, name: str, *, request: str = "", asked: int = 0) -> Run:
+    async def run_job(self, name: str, *, request: str = "", after: str | None = None) -> Run:
         """Run it now."""
         if self.leads():
             with suppress(*ELSEWHERE):
-                return await super().run_job(name, request=request, asked=asked)
-        result = await self._have_done("run_job", name, request or secrets.token_hex(16), self._scheduler.now())
+                return await super().run_job(name, request=request, after=after)
+        desk = self._board.desks.get(name)
+        last = desk.state.requests[0][0] if desk and desk.state and desk.state.requests else ""
+        result = await self._have_done("run_job", name, request or secrets.token_hex(16), last)
         return msgspec.json.decode(result, type=Run)
 
     async def stop_execution(self, job: str, execution: str, *, by: str) -> Record:
@@ -179,8 +181,8 @@ class ClusterService(LocalService):
             case "delete_executions":
                 await super().delete_executions(msgspec.json.decode(arguments, type=tuple[str])[0])
             case "run_job":
-                name, request, asked = msgspec.json.decode(arguments, type=tuple[str, str, int])
-                result = encode(await super().run_job(name, request=request, asked=asked if since else 0))
+                name, request, last = msgspec.json.decode(arguments, type=tuple[str, str, str])
+                result = encode(await super().run_job(name, request=request, after=last if since else None))
             case "stop_execution":
                 await self._stop(*msgspec.json.decode(arguments, type=tuple[str, str, str]), since)
             case _:

@@ -35,7 +35,6 @@ LONGEST_CHAIN = 100  # jobs that run after one another
 MOST_DEPENDENTS = 100  # of one parent: their runs are born in the one commit that ends the parent's
 FRESH = 0.02  # seconds that a list of jobs may be behind
 REFRESHED = 100  # entries in a row, which hold the loop for a few milliseconds
-CLOCKS_DIFFER = 5 * SECOND  # of servers, at most, by their reference time
 STALE = 2 * SECOND  # without a good call of the store, after which what is shown is called stale
 
 Result = TypeVar("Result")
@@ -138,12 +137,12 @@ class LocalService:
 
     # --- runs ---
 
-    async def run_job(self, name: str, *, request: str = "", asked: int = 0) -> Run:
-        """Run it now; `asked` is 0, or the reference time of a demand that may have been met already."""
+    async def run_job(self, name: str, *, request: str = "", after: str | None = None) -> Run:
+        """Run it now; `after` is None, or the last demand that was known when this one came, which may have been met since."""
         self._view(name)
         self._last_group = max(self._scheduler.now(), self._last_group + 1)
         known = sha256(request.encode()).hexdigest()[:16] if request else ""
-        return await self._ask(name, partial(_run_now, group=self._last_group, request=known, asked=asked))
+        return await self._ask(name, partial(_run_now, group=self._last_group, request=known, after=after))
 
     async def wait_run(self, name: str, run: str) -> list[Record]:
         """Wait until that run is final."""
@@ -304,10 +303,9 @@ class LocalService:
         return min(armed) if armed else desk.next_due()
 
 
-def _run_now(draft: Draft, world: World, *, group: int, request: str, asked: int) -> Run:
-    known = draft.state.requests if draft.state else ()
-    forgets = len(known) >= edits.REQUESTS_REMEMBERED and known[-1][1] > asked - CLOCKS_DIFFER
-    if asked and forgets and request not in dict(known):
+def _run_now(draft: Draft, world: World, *, group: int, request: str, after: str | None) -> Run:
+    known = dict(draft.state.requests) if draft.state else {}
+    if after is not None and len(known) >= edits.REQUESTS_REMEMBERED and not {request, after} & known.keys():
         raise OutcomeUnknownError(f"nobody knows whether job {draft.desk.name} was run: it was run often meanwhile, so look")
     return edits.run_now(draft, group, request, world)
 
