@@ -23,11 +23,13 @@ from dkron.agent.settings import WorkerSettings
 from dkron.agent.slot import Slot
 from dkron.core.clock import MILLISECOND, SECOND, Clock
 from dkron.core.interfaces import Executor
-from dkron.core.messages import HEARTBEAT, Order, Report, State
+from dkron.core.messages import HEARTBEAT, LEASE, Order, Report, State
 from dkron.plugins.executor_config import config_schema
 
 SLICE: Final = 4 * MILLISECOND  # for which starts may hold the loop before others get a turn
 LINGER: Final = 5.0  # seconds for which a leaving worker waits for its last results to be acknowledged
+PARTING: Final = 250 * MILLISECOND  # in which what a leader was about to order is sent, once it has heard that the worker leaves
+FAREWELL: Final = 1 * SECOND  # for which a worker that could leave waits for a leader to hear that
 HURRY: Final = 2.0  # seconds that a worker takes to end at once
 
 logger = logging.getLogger("dkron.agent")
@@ -93,6 +95,7 @@ class Worker:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0
         self._patience: asyncio.TimerHandle | None = None
+        self._parting = 0  # a reading: who echoes it has nothing more to order
 
     def start(self) -> None:
         """Begin to dial, and to beat."""
@@ -136,6 +139,9 @@ class Worker:
             logger.info("the worker leaves: %s", why, extra={"running": self.orders.running})
             self.orders.leave()
             self.servers.beat()
+            self._parting = self._clock.boot() + PARTING
+            self._loop.call_later(PARTING / SECOND, self.servers.beat)
+            self._loop.call_later(FAREWELL / SECOND, self._settle_soon)
         self._settle_soon()
 
     def retire(self) -> None:
@@ -159,9 +165,16 @@ class Worker:
         if not self.orders.leaving or self.orders.waiting or self.orders.running:
             return
         if self.orders.settled:
-            self.done.set()
+            if self._parted:
+                self.done.set()
         elif self._patience is None and (self._terminated or not self.servers.retiring):
             self._patience = self._loop.call_later(LINGER, self.done.set)
+
+    @property
+    def _parted(self) -> bool:
+        """Tell whether no order is on its way any more: it would come to nobody, and its run would count as lost (R7)."""
+        echoed = (self.orders.lease_end or 0) - LEASE
+        return self.servers.alone or echoed >= self._parting or self._clock.boot() >= self._parting + FAREWELL - PARTING
 
     def _consider_solitude(self, now: int) -> None:
         """End what no server needs any more, and nobody would ever end."""

@@ -284,6 +284,15 @@ class TestLeaving:
         assert await station.exit_of(process) == 0
         assert leader.goodbyes == [agent]
 
+    async def test_refuses_what_was_on_its_way(self, station: Station, leader: Leader) -> None:
+        """The leader was about to order it when it heard that the worker leaves; unanswered, it would be lost."""
+        process = await station.begin()
+        process.send_signal(signal.SIGTERM)
+        await until(lambda: any(beat.leaving for beat in leader.beats))
+        leader.order("late")
+        assert (await leader.end_of("late")).reason == "the worker is leaving"
+        assert await station.exit_of(process) == 0
+
     async def test_takes_no_longer_than_it_may(self, station: Station, leader: Leader) -> None:
         process = await station.begin(drain=SECOND // 2)
         leader.order("x", "sleep 3606.5")
