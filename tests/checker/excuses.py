@@ -48,7 +48,8 @@ class Excuses:
         planned = record.scheduled_at or record.group  # where nobody knows a start, the API shows the end instead
         begin = min(record.started_at or planned, planned) - LEASE - self._allow.guard
         span = Span(begin, (record.finished_at or self._history.until) + self._allow.guard)
-        return any(self._faults.striking(Harm.RUNNING, span, [record.node])) or self._faults.relived(span)
+        relived = self._faults.relived(Span(record.group, span.end))  # nor is a later attempt of such a run ordered
+        return relived or any(self._faults.striking(Harm.RUNNING, span, [record.node]))
 
     def died(self, job: Job, effect: Effect) -> bool:
         """Tell whether there is a reason that a process did not come to its own end."""

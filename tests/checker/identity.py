@@ -214,7 +214,7 @@ class Identity:
 
     def _untrue(self, job: Job) -> Iterator[Violation]:
         for known, record in job.changed:
-            if self._faults.relived(Span(known.scheduled_at or known.group, record.finished_at)):
+            if self._faults.relived(Span(known.group, record.finished_at)):
                 continue
             says = f"it was {known.status} on record, and then {record.status}"
             yield Violation(Kind.FINAL, job.name, says, record.group, 0, record.id)
