@@ -12,7 +12,7 @@ Body = dict[str, Any]
 
 AGENT, AGENTS, TWO, SERVER = {"pool": "a:1"}, {"pool": "a"}, {"pool": "a:2"}, {"pool": "s:1"}
 
-# What is lost keeps its slot, or is waited for, for that long, counted anew by each leader: with the usual minute, a test in which
+# What is lost keeps its slot, or is waited for, for that long, counted anew by each leader: with the usual minute, tests in which
 # somebody dies twice a minute would see hardly anything of it.
 PATIENCE: Final = {"lost_after": "15s"}
 FORBID: Final = {"concurrency": "forbid"}
