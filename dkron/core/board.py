@@ -172,9 +172,7 @@ class Board:
 
     def children(self, parent: str) -> Sequence[Job]:
         """Return the jobs that have this parent, by name."""
-        names = self._children.get(parent)
-        if not names:
-            return []
+        names = self._children.get(parent) or ()
         return [job for name in sorted(names) if (desk := self.desks.get(name)) and (job := desk.job)]
 
     def busy(self) -> Iterable[Desk]:
@@ -206,13 +204,14 @@ class Board:
         """Take over a live run, or its end."""
         desk = self.desk(name)
         place = Place(name, run_id)
-        held = (desk.runs or {}).get(run_id)
-        before = {e.node for e in held.run.executions} if held else set()
-        after = {e.node for e in run.executions if e.live} if run else set()
-        for node in before - after:
+        held = desk.runs.get(run_id) if desk.runs else None
+        left = {e.node for e in held.run.executions} if held else set()
+        for execution in run.executions if run else ():
+            if execution.live:
+                self.open.setdefault(execution.node, {})[place] = None
+                left.discard(execution.node)
+        for node in left:
             self.open.get(node, {}).pop(place, None)
-        for node in after:
-            self.open.setdefault(node, {})[place] = None
         desk.set_run(run_id, run, revision)
         if run is None:
             self.tidy(desk)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dkron.core.errors import InvalidInputError
 from dkron.core.messages import Report
-from dkron.core.models import Execution, Job, JobState, Notice, Record, Run, Skips, Status
+from dkron.core.models import ORDERED, Execution, Job, JobState, Notice, Record, Run, Skips, Status
 from dkron.core.policy import due_after, schedule_of
 from dkron.cron.schedule import Schedule
 
@@ -20,10 +20,11 @@ log = logging.getLogger("dkron.scheduler")
 
 
 class Held(NamedTuple):
-    """A live run and the revision that wrote it."""
+    """A live run and the revision that wrote it; `calm` if nothing about it is due by itself, as nearly always."""
 
     run: Run
     revision: int
+    calm: bool
 
 
 class Desk:
@@ -62,7 +63,8 @@ class Desk:
         """Take over a live run that the store has now, or its end."""
         if run is not None:
             self.runs = self.runs or {}
-            self.runs[run_id] = Held(run, revision)
+            calm = not run.closed and bool(run.executions) and ORDERED.issuperset([e.status for e in run.executions])
+            self.runs[run_id] = Held(run, revision, calm)
         elif self.runs and self.runs.pop(run_id, None):
             self.runs = self.runs or None
 

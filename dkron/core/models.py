@@ -7,6 +7,7 @@ happened) are separate values under separate keys, so that a run never rewrites 
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -282,6 +283,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     owner_email: str = ""
 
 
+@lru_cache(maxsize=8192)  # of each run it is asked some ten times
 def run_id(group: int, uid: str) -> str:
     """Name a run within its job: its due or trigger instant, and its job's short uid."""
     return f"{group}-{uid[:8]}"

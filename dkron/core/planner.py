@@ -38,19 +38,13 @@ def next_wake(desk: Desk, now: int) -> int:
     """Return when to look at a job again (reference time); 0 if nothing is to come by itself."""
     times = [_claim_time(desk, now)] if desk.job else []
     soon, latest = now + LOOK_AGAIN, now + policy.LONGEST_RETRY_DELAY
-    for run in desk.live():
+    for run in [held.run for held in (desk.runs or {}).values() if not held.calm]:
         if run.closed or undecided(run):
             times.append(soon)
         times += [min(max(e.start_at, soon), latest) for e in run.executions if e.status is Status.WAITING]
     if desk.started:
         times.append(min(desk.started.values()) + WORTH_A_COMMIT)
     return max(min(filter(None, times), default=0), 0)
-
-
-def wake_to_store(desk: Desk, started_at: int) -> int:
-    """Return when to look at a job again after a start: when that is worth a commit, or earlier if that was planned."""
-    worth = started_at + WORTH_A_COMMIT
-    return min(worth, desk.wake or worth)
 
 
 def _claim_time(desk: Desk, now: int) -> int:
@@ -64,12 +58,7 @@ def _claim_time(desk: Desk, now: int) -> int:
 
 def undecided(run: Run) -> bool:
     """Tell whether a run still has no targets: none was chosen, or all were taken back."""
-    if run.revoking:
-        return False
-    for execution in run.executions:  # noqa: SIM110 - asked at every look: a generator costs four times as much
-        if execution.status is not Status.REVOKED:
-            return False
-    return True
+    return not run.revoking and all(e.status is Status.REVOKED for e in run.executions)
 
 
 # --- what lives -----------------------------------------------------------------------------------------------------------

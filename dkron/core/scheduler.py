@@ -215,7 +215,8 @@ class Scheduler:
         if desk is None:
             self._dispatch.acknowledge([(said.agent, said.id)])  # nothing is known of it: nothing changes (R8)
         elif said.state is State.RUNNING and not self._started(desk, said):
-            self._agenda.set(desk, planner.wake_to_store(desk, said.started_at))
+            worth = said.started_at + planner.WORTH_A_COMMIT
+            self._agenda.set(desk, min(worth, desk.wake or worth))
         elif said.state is not State.ARMED:
             self._post(desk, Event(lambda draft, world: ledger.report(draft, said.run, said, world)))
 
