@@ -171,12 +171,12 @@ class Experiment:
 
     # --- the end ----------------------------------------------------------------------------------------------------------
 
-    def finish(self) -> Judgement:
-        """Let everything come to rest, read it once more, and judge."""
+    def finish(self, quiet: float | None = None) -> Judgement:
+        """Let everything come to rest (for so many seconds), read it once more, and judge."""
         self.say("quiet")
         if self._users is not None:
             self._users.stop()
-        time.sleep(LONGEST_RECOVERY * self._allow.patience / SECOND + CALM)
+        time.sleep(LONGEST_RECOVERY * self._allow.patience / SECOND + CALM if quiet is None else quiet)
         if self._users is not None:
             self._users.read_everything()
         if self._log is not None:

@@ -28,7 +28,7 @@ class Means:
 
     def __init__(self, fleet: Fleet, log: StoreLog, now: Callable[[], int]) -> None:
         self.fleet = fleet
-        self.disks = {name: Disk(fleet.machines[name]) for name in SMALL}
+        self.disks = {name: Disk(fleet.machines[name]) for name in SMALL if name in fleet.machines}
         self._log = log
         self._now = now
         self._saved = 0

@@ -1,11 +1,11 @@
-"""A cluster of dkron's own under trial: what it consists of, and how strictly it is judged."""
+"""A cluster of dkron's own under trial."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from chaos.experiment import Experiment, Say, Title
 from chaos.jobs import Kind
@@ -20,14 +20,29 @@ START: Final = 120.0  # seconds until a cluster has to be up, on a machine that 
 Plan = Callable[[Means], Iterable[Blow]]
 
 
+class Shape(NamedTuple):
+    """How many there are of everything, and what they run. `quiet`: for how many seconds, at the end, nothing happens."""
+
+    servers: int = 3
+    agents: int = 3
+    members: int = 3
+    clocks: Sequence[str] = CLOCKED
+    program: Sequence[str] = PROGRAM
+    quiet: float | None = None
+
+
 def run(
-    folder: Path, title: Title, kinds: Sequence[Kind], plan: Plan, *, say: Say, program: Sequence[str] = PROGRAM
+    folder: Path,
+    title: Title,
+    kinds: Sequence[Kind],
+    plan: Plan,
+    *,
+    say: Say,
+    shape: Shape = Shape(),  # noqa: B008 - immutable
 ) -> tuple[Judgement, Experiment]:
     """Start a cluster, do to it what the plan says, end it, and judge. A plan may end early by KeyboardInterrupt."""
     with ExitStack() as stack:
-        fleet = stack.enter_context(
-            Fleet(folder / "cluster", servers=3, agents=3, members=3, program=program, flags=FLAGS, clocks=CLOCKED)
-        )
+        fleet = stack.enter_context(_fleet(folder, shape))
         apis = [server.api for server in fleet.servers.values()]
         experiment = stack.enter_context(Experiment(folder, title, fleet.nodes, apis, say=say))
         fleet.etcd.start()
@@ -40,7 +55,19 @@ def run(
         experiment.come_back = fleet.wait
         experiment.work(kinds)
         _inflict(experiment, plan(means))
-        return experiment.finish(), experiment
+        return experiment.finish(shape.quiet), experiment
+
+
+def _fleet(folder: Path, shape: Shape) -> Fleet:
+    return Fleet(
+        folder / "cluster",
+        servers=shape.servers,
+        agents=shape.agents,
+        members=shape.members,
+        program=shape.program,
+        flags=FLAGS,
+        clocks=shape.clocks,
+    )
 
 
 def _inflict(experiment: Experiment, blows: Iterable[Blow]) -> None:

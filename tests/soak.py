@@ -3,7 +3,7 @@
 With `--url` the same jobs run, and the same judge judges, on another server with Dkron's API (by time alone), and `--fault` says
 what to do to it:
 
-    python -m chaos --minutes 5 --url http://127.0.0.1:8080 \
+    python tests/soak.py --minutes 5 --url http://127.0.0.1:8080 \
         --fault kill-server 'systemctl kill -s KILL dkron' 'systemctl start dkron'
 
 The exit status is 0 if all was well, 1 if something was wrong, 2 if nothing was proved.
@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = options.seed if options.seed is not None else random.randrange(10**6)
     folder = (options.folder or Path(f"soak-{seed}")).resolve()
     if options.url:
-        again = f"python -m chaos --minutes {options.minutes:g} --seed {seed} " + " ".join(f"--url {url}" for url in options.url)
+        again = f"python tests/soak.py --minutes {options.minutes:g} --seed {seed} " + " ".join(
+            f"--url {url}" for url in options.url
+        )
         title = Title(f"{options.minutes:g} minutes of {', '.join(options.url)}", again, seed)
         judgement, experiment = foreign.run(folder, title, options.url, options.fault, options.minutes * 60, say=_say)
     else:
