@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from dkron.core.errors import InvalidInputError
+from dkron.core.event import Event
 from dkron.core.messages import Report
 from dkron.core.models import ORDERED, Execution, Job, JobState, Notice, Record, Run, Skips, Status
 from dkron.core.policy import due_after, schedule_of
@@ -49,7 +50,7 @@ class Desk:
         self.wake = 0  # when the planner will look at it (wall time); 0: not planned
         self.blocked = 0  # the due instant that can only be decided when it has come, or when something else has ended
         self.busy = False  # a write about it is under way
-        self.inbox: list[object] | None = None
+        self.inbox: list[Event] | None = None
 
     def set_job(self, job: Job | None, revision: int) -> None:
         """Take over the specification that the store has now."""

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from random import Random
-from typing import NamedTuple, TypeVar, cast
+from typing import TypeVar, cast
 
 from dkron.core import board as keys
 from dkron.core import ledger, planner
@@ -27,6 +27,7 @@ from dkron.core.desk import Desk, Draft
 from dkron.core.dispatch import Dispatcher, Send
 from dkron.core.election import Leadership
 from dkron.core.errors import DkronError, GuardFailedError, NotLeaderError, OutcomeUnknownError, StoreError
+from dkron.core.event import Event
 from dkron.core.interfaces import Coordinator, Observer, Saver
 from dkron.core.membership import Members, Peer
 from dkron.core.messages import LOOKAHEAD, Heartbeat, Report, State
@@ -41,14 +42,6 @@ OVERDUE = 5 * SECOND  # an armed execution without news for this long after its 
 TRY_AGAIN = 200 * MILLISECOND
 
 Result = TypeVar("Result")
-Decision = Callable[[Draft, World], object]
-
-
-class Event(NamedTuple):
-    """Something to decide about a job; `answer` is for whoever waits for the result."""
-
-    decide: Decision
-    answer: asyncio.Future[object] | None = None
 
 
 class Scheduler:
@@ -184,8 +177,8 @@ class Scheduler:
 
     def _let_go(self) -> None:
         for desk in self._board.desks.values():
-            for event in cast("list[Event]", desk.inbox or ()):
-                _fail(event, NotLeaderError())
+            for event in desk.inbox or ():
+                event.fail(NotLeaderError())
         for answer in self._asked:
             if not answer.done():  # decided, and perhaps written
                 answer.set_exception(OutcomeUnknownError("this server leads no longer; look whether it was done"))
@@ -282,23 +275,23 @@ class Scheduler:
 
     def _decide(self, desk: Desk, world: World) -> None:
         """Decide all that waits for a job, and everything about it that time makes due, as one change."""
-        events, desk.inbox = cast("list[Event]", desk.inbox or []), None
+        events, desk.inbox = desk.inbox or [], None
         draft = Draft(desk)
         answers: list[tuple[Event, object]] = []
         try:
             for number, event in enumerate(events):
                 if not draft.room:
-                    desk.inbox = list(events[number:])
+                    desk.inbox = events[number:]
                     break
                 try:
                     answers.append((event, event.decide(draft, world)))
                 except DkronError as error:
-                    _fail(event, error)
+                    event.fail(error)
             planner.wake(draft, world)
         except Exception:
             log.exception("job %s could not be decided: a defect of dkron; agents say again what was not decided", desk.name)
             for event in events:
-                _fail(event, DkronError(f"job {desk.name} could not be decided: the server's log says why"))
+                event.fail(DkronError(f"job {desk.name} could not be decided: the server's log says why"))
             self._later(desk, OVERDUE)
             return
         desk.blocked = draft.blocked
@@ -338,8 +331,8 @@ class Scheduler:
         log.warning("job %s could not be written: %s", desk.name, error)
         again = [event for event, _ in answers if event.answer is None]
         for event, _ in answers:
-            _fail(event, error)
-        desk.inbox = cast("list[object]", again) + (desk.inbox or []) or None
+            event.fail(error)
+        desk.inbox = again + (desk.inbox or []) or None
         if isinstance(error, GuardFailedError):
             asyncio.get_running_loop().create_task(self._read_again(desk))
         else:
@@ -381,8 +374,7 @@ class Scheduler:
             self._dispatch.acknowledge(draft.answers)
             self._bell.set()
         for event, result in answers:
-            if event.answer is not None and not event.answer.done():
-                event.answer.set_result(result)
+            event.done(result)
         desk.forget_starts()
         if desk.inbox:
             self._enqueue(desk)
@@ -394,8 +386,3 @@ class Scheduler:
         now = self.now()
         if self._agenda.set(desk, now + delay if delay else planner.next_wake(desk, now)):
             self._bell.set()
-
-
-def _fail(event: Event, error: DkronError) -> None:
-    if event.answer is not None and not event.answer.done():
-        event.answer.set_exception(error)
