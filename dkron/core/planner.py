@@ -1,7 +1,7 @@
 """Which instants are due, and what becomes of each: pure decisions on a draft.
 
-A job's cursor goes from due instant to due instant, never from now. An instant is decided up to `LOOKAHEAD` before it comes; what
-can only be known when it has come (a busy slot, a full or missing node) is decided then.
+A job's cursor goes from due instant to due instant, never from now. An instant is decided ahead, `LOOKAHEAD` to
+`CLAIM_AHEAD` before it comes; what can only be known when it has come (a busy slot, a full or missing node) is decided then.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dkron.core.world import World, arm
 CLAIMS_AN_EDIT = 100  # what else was due by the old specification is recorded as missed
 WORTH_A_COMMIT = 1 * SECOND  # a run that lasts this long is stored as running; a shorter one only as ended
 LOOK_AGAIN = 100 * MILLISECOND
+CLAIM_AHEAD = LOOKAHEAD - 500 * MILLISECOND  # at the latest; sooner if the job is looked at anyway: one commit instead of two
 
 
 def wake(draft: Draft, world: World) -> None:
@@ -53,7 +54,7 @@ def _claim_time(desk: Desk, now: int) -> int:
         return 0
     if due == desk.blocked:
         return due if due > now else now + LOOK_AGAIN
-    return due - LOOKAHEAD
+    return due - CLAIM_AHEAD
 
 
 def undecided(run: Run) -> bool:

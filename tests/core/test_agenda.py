@@ -7,10 +7,10 @@ import asyncio
 from doubles.scene import NOW, Scene, make_job
 from sim import virtual
 
+from dkron.core import planner
 from dkron.core.agenda import Agenda, Standby
 from dkron.core.clock import SECOND
 from dkron.core.desk import Desk
-from dkron.core.messages import LOOKAHEAD
 
 
 def make(*names: str) -> tuple[Agenda, dict[str, Desk]]:
@@ -68,6 +68,6 @@ def test_a_standby_plans_what_changes() -> None:
         standby.follow(["job"])
         await asyncio.sleep(1)
         assert standby.unplanned() == []
-        assert agenda.next() == scene.desk.wake == NOW + 3600 * SECOND - LOOKAHEAD
+        assert agenda.next() == scene.desk.wake == NOW + 3600 * SECOND - planner.CLAIM_AHEAD
 
     virtual.run(story(), loop)

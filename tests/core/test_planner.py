@@ -6,12 +6,12 @@ import pytest
 from doubles.scene import NOW, UID, Scene, ahead, edit, make_job
 from msgspec.structs import replace
 
-from dkron.core import edits, planner
+from dkron.core import edits, ledger, planner
 from dkron.core.clock import SECOND
 from dkron.core.desk import ROOM, Draft
-from dkron.core.messages import LOOKAHEAD, Heartbeat, Outcome, State
+from dkron.core.messages import LOOKAHEAD, Heartbeat, Outcome, Report, State
 from dkron.core.models import Reason, Run, Skips, Status, Trigger
-from dkron.core.world import SETTLING
+from dkron.core.world import SETTLING, World
 from dkron.core.writes import MOST_KEYS, write_of
 
 EACH_10 = "*/10 * * * * *"
@@ -50,6 +50,22 @@ class TestClaimAhead:
         assert draft.state is not None
         assert draft.state.cursor == NOW + LOOKAHEAD
         assert set(write_of(draft, print).guards) == {"c/state/job", *(f"c/runs/job/{run}" for run in draft.runs)}
+
+    def test_the_end_of_a_run_and_the_next_claim_are_one_commit(self) -> None:
+        scene = Scene(make_job())
+        scene.wake()
+        assert seconds(scene) == [1, 2]
+        scene.forward(SECOND + SECOND // 4)
+        assert planner.next_wake(scene.desk, scene.now) > scene.now, "it is not looked at for the claim alone"
+        run = scene.runs[0]
+        said = Report(run.executions[0].agent, 0, run.executions[0].id, "job", run.id, State.FINISHED, outcome=Outcome.SUCCEEDED)
+
+        def decide(draft: Draft, world: World) -> None:
+            ledger.report(draft, run.id, said, world)
+            planner.wake(draft, world)
+
+        scene.decide(decide)
+        assert seconds(scene) == [2, 3]
 
     def test_an_instant_is_claimed_once(self) -> None:
         scene = Scene(make_job())
@@ -417,8 +433,8 @@ class TestNextWake:
     def test_nothing_to_come(self) -> None:
         assert planner.next_wake(Scene(make_job(schedule="@manually")).desk, NOW) == 0
 
-    def test_two_seconds_before_the_next_due(self) -> None:
-        assert planner.next_wake(Scene(make_job(schedule=EACH_10)).desk, NOW) == NOW + 10 * SECOND - LOOKAHEAD
+    def test_a_while_before_the_next_due(self) -> None:
+        assert planner.next_wake(Scene(make_job(schedule=EACH_10)).desk, NOW) == NOW + 10 * SECOND - planner.CLAIM_AHEAD
 
     def test_at_a_due_that_could_not_be_decided_ahead(self) -> None:
         scene = Scene(make_job(schedule=EACH_10, tags={"role": "db"}))
