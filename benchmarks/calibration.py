@@ -67,11 +67,11 @@ def rate_of_one(seconds: float = SECONDS) -> float:
     return asyncio.run(_rate(seconds))
 
 
-def raw_rate() -> float:
-    """Return the best of one process and two."""
+def raw_rate(seconds: float = SECONDS) -> float:
+    """Return the best of one process and two; the longer it takes, the less it is the rate of a lucky moment."""
     with ProcessPoolExecutor(2) as pool:
-        alone = pool.submit(rate_of_one).result()
-        both = sum(pool.map(rate_of_one, [SECONDS, SECONDS]))
+        alone = pool.submit(rate_of_one, seconds).result()
+        both = sum(pool.map(rate_of_one, [seconds, seconds]))
     return max(alone, both)
 
 
