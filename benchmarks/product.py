@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -103,6 +104,10 @@ class Product:
     def cpu(self) -> dict[str, float]:
         """Return the processor seconds of the server, and of the worker with its launchers and keeper, so far."""
         server = psutil.Process(self.process.pid)
-        rest = [process.cpu_times() for process in server.children(recursive=True) if "dkron" in " ".join(process.cmdline())]
-        own = server.cpu_times()
-        return {"server": own.user + own.system, "worker": sum(t.user + t.system for t in rest)}
+        own, rest = server.cpu_times(), 0.0
+        for process in server.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # jobs come and go
+                if "dkron" in " ".join(process.cmdline()):
+                    used = process.cpu_times()
+                    rest += used.user + used.system
+        return {"server": own.user + own.system, "worker": rest}
