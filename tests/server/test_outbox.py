@@ -15,7 +15,8 @@ from dkron.core.clock import SECOND
 from dkron.core.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
 from dkron.core.models import Notice, Trigger
 from dkron.server import outbox
-from dkron.server.outbox import FIRST_DELAY, GROUP, LONGEST, LONGEST_DELAY, Outbox
+from dkron.server.courier import FIRST_DELAY, GROUP, LONGEST_DELAY, PATIENCE
+from dkron.server.outbox import LONGEST, Outbox
 
 
 class Ear:
@@ -141,7 +142,7 @@ class TestDelivery:
             await world.begin(0)
             await asyncio.sleep(5)
             await world.add("late")
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.3)
             assert world.stored == []
 
         tell(story, Ear())
@@ -183,7 +184,7 @@ class TestDelivery:
     def test_one_that_hangs_is_left(self) -> None:
         async def story(world: World) -> None:
             await world.begin()
-            await asyncio.sleep(outbox.PATIENCE + 1)
+            await asyncio.sleep(PATIENCE + 1)
             assert ear.told == ["0"]
 
         ear = Ear()
@@ -215,7 +216,7 @@ class TestManyAtOnce:
     def test_if_that_fails_each_is_told_by_itself(self, ear: BigEar) -> None:
         async def story(world: World) -> None:
             await world.begin(3)
-            await asyncio.sleep(outbox.PATIENCE + 1)
+            await asyncio.sleep(PATIENCE + 1)
             assert world.stored == []
 
         tell(story, ear)
@@ -246,6 +247,10 @@ class TestManyAtOnce:
             await world.begin(5)
             await asyncio.sleep(1)
             assert ear.told == ["0", "1", "2", "3", "4"]
+            await world.add("later")
+            await asyncio.sleep(1)
+            assert ear.told[-1] == "later"
+            assert len(world.stored) == 6
 
         ear = Ear()
         tell(story, Ear(hangs=True), ear)
@@ -259,11 +264,24 @@ class TestBounds:
             await world.begin(10 + 3 * MAX_GUARDS)
             await asyncio.sleep(5)
             assert not world.task.done()
-            assert world.stored == []
+            assert world.stored == [str(number) for number in range(3 * MAX_GUARDS, 3 * MAX_GUARDS + 10)]
 
-        ear = Ear()
-        tell(story, ear)
-        assert len(ear.told) == 10
+        tell(story, Ear(10**9))
+
+    def test_another_leadership_tells_nothing_twice(self) -> None:
+        async def story(world: World) -> None:
+            await world.begin()
+            await asyncio.sleep(0.05)
+            fence = world.board.leader_revision
+            world.task.cancel()
+            await asyncio.wait([world.task])
+            world.task = asyncio.create_task(world.outbox.run(fence))
+            await asyncio.sleep(PATIENCE)
+            assert world.stored == ["0"]
+
+        good = Ear()
+        tell(story, good, Ear(10**9))
+        assert good.told == ["0"]
 
     def test_a_group_fits_one_transaction(self) -> None:
         assert GROUP < MAX_GUARDS
