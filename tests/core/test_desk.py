@@ -46,6 +46,14 @@ class TestDesk:
         assert desk.job is not None
         assert desk.schedule is None
 
+    def test_jobs_hold_in_common_what_they_have_alike(self) -> None:
+        one, other, third = (make_job(tags=dict(tags)) for tags in ({"role": "db:1"}, {"role": "db:1"}, {"role": "web"}))
+        for number, job in enumerate((one, other, third)):
+            Desk(f"job{number}").set_job(job, 1)
+        assert one.tags is other.tags == {"role": "db:1"}
+        assert third.tags == {"role": "web"}
+        assert one.metadata is third.metadata is one.extra == {}
+
     @pytest.mark.parametrize("attribute", ["job", "runs", "inbox", "busy"])
     def test_it_is_empty_when_nothing_is_left(self, desk: Desk, attribute: str) -> None:
         desk.inbox, desk.busy = ["event"], True
