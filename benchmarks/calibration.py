@@ -67,12 +67,15 @@ def rate_of_one(seconds: float = SECONDS) -> float:
     return asyncio.run(_rate(seconds))
 
 
-def raw_rate(seconds: float = SECONDS) -> float:
-    """Return the best of one process and two; the longer it takes, the less it is the rate of a lucky moment."""
+def raw_rate(times: int = 1) -> float:
+    """Return the best of one process and two; the median of so many times, lest it be the rate of a lucky moment."""
     with ProcessPoolExecutor(2) as pool:
-        alone = pool.submit(rate_of_one, seconds).result()
-        both = sum(pool.map(rate_of_one, [seconds, seconds]))
-    return max(alone, both)
+        return median(_better(pool) for _ in range(times))
+
+
+def _better(pool: ProcessPoolExecutor) -> float:
+    alone = pool.submit(rate_of_one).result()
+    return max(alone, sum(pool.map(rate_of_one, [SECONDS, SECONDS])))
 
 
 def raw_burst(count: int) -> float:

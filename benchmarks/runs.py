@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.6, help="of the raw rate")
     given = parser.parse_args()
     for _ in range(given.repeat):
-        rate = raw_rate(10)
+        rate = raw_rate(5)
         print(f"raw rate {rate:.0f} spawns/s", flush=True)
         if "sustained" in given.what:
             count = max(500, int(rate * given.share))
