@@ -15,20 +15,20 @@ from dkron.core.errors import StoreError
 from dkron.core.interfaces import ResultStore, Retention
 from dkron.core.messages import Outcome, Report, State
 from dkron.core.models import Execution, Record, Run, Status
+from dkron.server.backlog import Backlog, Result
 
 PATIENCE: Final = 5 * SECOND  # how long a commit waits for a store of results that fails
 TRY_AGAIN: Final = 250 * MILLISECOND
 BATCH: Final = 500
 PAUSE: Final = 5 * MILLISECOND  # for each record of a batch, before the next: beyond 200 a second, many share a commit
 LONGEST_PAUSE: Final = 50 * MILLISECOND
-BACKLOG: Final = 10_000  # records that wait in memory for a store that fails; beyond it the oldest are given up
+CATCH_UP: Final = 1 * SECOND  # between attempts to save what waits in memory for a store that fails
 OVER: Final = 5  # a job is swept when it has a fifth more than is kept
 FEWEST: Final = 10
 
 ANSWERED: Final = 1 * SECOND  # by then every agent that is there has told a new leader how things stand
 SAID: Final = {Status.SUCCEEDED: Outcome.SUCCEEDED, Status.FAILED: Outcome.FAILED, Status.STOPPED: Outcome.STOPPED}
 
-Result = tuple[Record, bytes | None]
 log = logging.getLogger(__name__)
 
 
@@ -40,7 +40,8 @@ class ResultSaver:
         self._clock = clock
         self._retention = retention
         self._waiting: deque[tuple[list[Result], Callable[[], None]]] = deque()
-        self._backlog: deque[Result] = deque(maxlen=BACKLOG)
+        self._backlog = Backlog()
+        self._behind = False
         self._saved: Counter[str] = Counter()
         self._swept_at = max(FEWEST, retention.records // OVER)
         self._task: asyncio.Task[None] | None = None
@@ -103,16 +104,29 @@ class ResultSaver:
             records, done = self._waiting.popleft()
             batch += records
             calls.append(done)
-        if not await self._save([*self._backlog, *batch], PATIENCE if not self._backlog else 0):
-            self._backlog.extend(batch)
-            log.error("results cannot be saved: %d wait in memory, and runs go on", len(self._backlog))
-        elif self._backlog:
-            self._backlog.clear()
-            log.info("results are saved again")
+        if self._behind or not await self._save(batch, PATIENCE):
+            self._postpone(batch)
         for done in calls:
             done()
         self._sweep(batch)
         return len(batch)
+
+    def _postpone(self, batch: list[Result]) -> None:
+        self._backlog.add(batch)
+        if not self._behind:
+            self._behind = True
+            self._chore(self._catch_up(), "what waits could not be saved")
+
+    async def _catch_up(self) -> None:
+        """Save what waits, as soon as the store takes it; until then runs do not wait for it."""
+        while self._backlog:
+            batch = self._backlog.take(BATCH)
+            if not await self._save(batch, 0):
+                self._backlog.put_back(batch)
+                log.error("results cannot be saved: %d wait in memory, and runs go on", len(self._backlog))
+                await self._clock.sleep(CATCH_UP)
+        self._behind = False
+        log.info("results are saved again")
 
     async def _save(self, batch: list[Result], patience: int) -> bool:
         until = self._clock.boot() + patience

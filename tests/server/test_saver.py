@@ -15,8 +15,8 @@ from dkron.core.errors import StoreUnavailableError
 from dkron.core.interfaces import Retention
 from dkron.core.messages import Outcome, Report, State
 from dkron.core.models import Execution, Record, Run, Status
-from dkron.server import saver as module
-from dkron.server.saver import ANSWERED, BATCH, FEWEST, PATIENCE, ResultSaver
+from dkron.server import backlog
+from dkron.server.saver import ANSWERED, BATCH, CATCH_UP, FEWEST, PATIENCE, ResultSaver
 
 
 class World:
@@ -200,6 +200,8 @@ class TestStoreThatFails:
             await asyncio.sleep(0.1)
             assert world.done == ["x", "y"]
             world.results.fault = up
+            await asyncio.sleep(2 * CATCH_UP / SECOND)
+            assert await world.kept() == ["x", "y"], "although nothing more has ended"
             world.save("z")
             await asyncio.sleep(0.1)
             assert await world.kept() == ["x", "y", "z"]
@@ -207,7 +209,7 @@ class TestStoreThatFails:
         tell(story)
 
     def test_what_waits_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "BACKLOG", 2)
+        monkeypatch.setattr(backlog, "MOST", 2)
 
         async def story(world: World) -> None:
             world.results.fault = down
@@ -216,8 +218,40 @@ class TestStoreThatFails:
                 await asyncio.sleep(PATIENCE / SECOND + 1)
             world.results.fault = up
             world.save("d")
-            await asyncio.sleep(0.1)
-            assert await world.kept() == ["b", "c", "d"]
+            await asyncio.sleep(2 * CATCH_UP / SECOND)
+            kept = await world.kept()
+            assert kept[-2:] == ["c", "d"]
+            assert "a" not in kept
+
+        tell(story)
+
+    def test_what_waits_beyond_so_much_output_waits_without(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(backlog, "MOST_BYTES", len("first"))
+
+        async def story(world: World) -> None:
+            world.results.fault = down
+            world.save("first", "second")
+            await asyncio.sleep(PATIENCE / SECOND + 1)
+            world.results.fault = up
+            await asyncio.sleep(2 * CATCH_UP / SECOND)
+            assert await world.kept() == ["first", "second"]
+            assert [await world.results.output("job", name) for name in ("first", "second")] == [b"first", b""]
+            cut = [record.output_cut for record in world.results.store.history.newest_first("job")]
+            assert sorted(cut) == [False, True]
+
+        tell(story)
+
+    def test_much_that_waits_is_saved_in_pieces(self) -> None:
+        async def story(world: World) -> None:
+            world.results.fault = down
+            for number in range(3):
+                world.save(*(f"{number}-{each}" for each in range(BATCH)))
+            await asyncio.sleep(PATIENCE / SECOND + 0.5)
+            world.results.fault = up
+            before = world.results.counts["save"]
+            await asyncio.sleep(2 * CATCH_UP / SECOND)
+            assert world.results.counts["save"] == before + 3
+            assert len(await world.kept()) == 3 * BATCH
 
         tell(story)
 
