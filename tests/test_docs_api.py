@@ -11,7 +11,8 @@ from dkron.api.bodies import JobBody
 from dkron.api.executions import SORTS as EXECUTION_SORTS
 from dkron.api.index import SORTS as JOB_SORTS
 from dkron.api.replies import ExecutionReply, HealthReply, JobReply
-from dkron.api.routes import HEADERS, ROUTES, Route
+from dkron.api.route import Route
+from dkron.api.routes import HEADERS, ROUTES
 
 TEXT = (Path(__file__).parent.parent / "docs" / "api.md").read_text()
 

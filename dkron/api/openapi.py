@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -12,10 +12,8 @@ from aiohttp import web
 from dkron.api.answers import answer
 from dkron.api.bodies import JobBody
 from dkron.api.replies import Problem
+from dkron.api.route import Route
 from dkron.api.service import Service
-
-if TYPE_CHECKING:
-    from dkron.api.routes import Route
 
 DOCUMENT: Final = web.AppKey("document", bytes)
 

@@ -63,9 +63,7 @@ class Board:
 
     def __init__(self) -> None:
         self.on_change: Callable[[str], None] = lambda _name: None
-        self.open: dict[
-            str, dict[Place, None]
-        ] = {}  # by node: live runs with an execution there, oldest first; others hold these
+        self.open: dict[str, dict[Place, None]] = {}  # by node: live runs with an execution there, oldest first; shared
         self.desks: dict[str, Desk] = {}  # others hold it
         self.highest_term = 0  # of all leaders seen
         self.highest_revision = 0  # since the last of them began: a store below it was restored to its past (R3)

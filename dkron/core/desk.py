@@ -7,10 +7,9 @@ store in one commit, and nothing is sent to anybody before the store has confirm
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msgspec.structs import force_setattr
 
@@ -107,18 +106,15 @@ class Desk:
         return self.job is None and not self.runs and not self.inbox and not self.busy
 
 
+_same = lru_cache(maxsize=10_000)(dict)
+
+
 def _share(job: Job) -> None:
     """Let jobs hold in common what many of them have alike: that is a third of what 100,000 of them take."""
-    force_setattr(job, "executor", sys.intern(job.executor))
     force_setattr(job, "tags", _same(tuple(job.tags.items())))
     for field in ("metadata", "processors", "extra"):
         if not getattr(job, field):
             force_setattr(job, field, _same(()))
-
-
-@lru_cache(maxsize=10_000)
-def _same(items: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    return dict(items)
 
 
 ROOM = 20  # runs and notices that a draft takes in: with one more run's dependents, or an edit's claims, they fit one commit

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:  # a desk has an inbox of these
-    from dkron.core.desk import Draft
-    from dkron.core.errors import DkronError
-    from dkron.core.world import World
-
-Decision = Callable[["Draft", "World"], object]
+from dkron.core.errors import DkronError
 
 
 class Event(NamedTuple):
-    """A decision to be made on a draft; `answer` is for a person who asked for it, None for what agents say."""
+    """What to decide, on a draft in a world; `answer` is for a person who asked for it, None for what agents say."""
 
-    decide: Decision
+    decide: Callable[..., object]
     answer: asyncio.Future[object] | None = None
 
     def done(self, result: object) -> None:

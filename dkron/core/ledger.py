@@ -20,19 +20,7 @@ from dkron.core.clock import SECOND
 from dkron.core.desk import Draft
 from dkron.core.membership import Peer
 from dkron.core.messages import Outcome, Report, State
-from dkron.core.models import (
-    OPEN,
-    ORDERED,
-    Execution,
-    Job,
-    Reason,
-    Run,
-    Skips,
-    Status,
-    Trigger,
-    execution_id,
-    journal_of,
-)
+from dkron.core.models import OPEN, ORDERED, Execution, Job, Reason, Run, Skips, Status, Trigger, execution_id, journal_of
 from dkron.core.selection import wanted
 from dkron.core.world import World, arm
 
