@@ -7,9 +7,9 @@ store in one commit, and nothing is sent to anybody before the store has confirm
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec.structs import force_setattr
 
@@ -106,7 +106,7 @@ class Desk:
         return self.job is None and not self.runs and not self.inbox and not self.busy
 
 
-_same = lru_cache(maxsize=10_000)(dict)
+_same: Callable[[tuple[tuple[str, str], ...]], dict[str, Any]] = lru_cache(maxsize=10_000)(dict)
 
 
 def _share(job: Job) -> None:
