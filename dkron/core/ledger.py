@@ -135,8 +135,8 @@ def _not_started(draft: Draft, run: Run, execution: Execution, why: str, world: 
     if policy.stopped(run, execution):
         ended = replace(execution, status=Status.STOPPED, reason="stopped before its start", finished_at=world.now)
         finish(draft, run, ended, world)
-    elif execution.start_at <= world.restored.until and run.fence < world.restored.fence:
-        # Its agent may have forgotten it after its end.
+    elif run.fence < world.restored.fence:
+        # Its agent may have forgotten it after its end; and whatever the run orders anew may have had its id by then (R3).
         _lost(draft, run, execution, "the store was restored to a time before its end", world)
     elif run.revoking:
         _taken_back(draft, set_execution(draft, run, replace(execution, status=Status.REVOKED, reason=why)), world)

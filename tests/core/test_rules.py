@@ -37,6 +37,18 @@ class TestR3RestoredStore:
         assert scene.records[execution.id].status is Status.LOST
         assert scene.runs == []
 
+    def test_nor_do_later_attempts_go_round_and_round(self) -> None:
+        scene = start(on_lost="retry")
+        scene.fence, scene.restored = 9, Restoration(scene.now, 8)
+        scene.report(scene.execution, State.VOID)
+        assert statuses(scene) == [Status.LOST, Status.WAITING]
+        scene.forward(2 * SECOND)
+        scene.wake()
+        later = next(execution for execution in scene.runs[0].executions if execution.status is Status.ARMED)
+        scene.report(later, State.VOID)  # whatever a restored store shows is cancelled
+        assert scene.records[later.id].status is Status.LOST
+        assert scene.runs == []
+
     def test_what_was_decided_since_is_not_suspect(self) -> None:
         scene = Scene(make_job(schedule="@manually"))
         scene.restored = Restoration(scene.now + LOOKAHEAD, scene.fence)
