@@ -1,12 +1,16 @@
 """Runs a second, lateness, bursts and overload, on one node with the embedded store.
 
-python benchmarks/runs.py [sustained|spread|burst|overload]... [--seconds 60] [--repeat 5]
+python benchmarks/runs.py [sustained|spread|burst|overload|etcd]... [--seconds 60] [--repeat 5] [--share 0.6]
+
+`etcd` is `sustained` over an etcd on this machine, the one on the path, with three quarters of the jobs.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import shutil
+import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -14,6 +18,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from calibration import raw_burst, raw_rate
+from etcd_store import etcd
 from product import Product
 
 SECOND = 1_000_000_000
@@ -76,9 +81,9 @@ def account(found: dict[str, list[dict[str, Any]]], first: int, last: int) -> di
     }
 
 
-async def sustained(count: int, seconds: int) -> dict[str, Any]:
+async def sustained(count: int, seconds: int, *flags: str) -> dict[str, Any]:
     """Let that many jobs fire each second for so many seconds."""
-    async with Product("--retention", "0") as product:
+    async with Product("--retention", "0", *flags) as product:
         await product.ready()
         begin = int(time.time()) + 5 + count // 300
         span = {"starts_at": rfc(begin), "expires_at": rfc(begin + seconds - 1)}
@@ -161,7 +166,7 @@ def show(title: str, result: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", nargs="*", default=["sustained", "spread", "burst", "overload"])
+    parser.add_argument("what", nargs="*", default=["sustained", "spread", "burst", "overload", "etcd"])
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--share", type=float, default=0.6, help="of the raw rate")
@@ -172,6 +177,10 @@ def main() -> None:
         if "sustained" in given.what:
             count = max(500, int(rate * given.share))
             show(f"sustained {count}/s", asyncio.run(sustained(count, given.seconds)))
+        if "etcd" in given.what:
+            count = int(rate * given.share * 0.75)
+            with etcd(shutil.which("etcd") or sys.exit("no etcd is on the path")) as address:
+                show(f"over etcd {count}/s", asyncio.run(sustained(count, given.seconds, "--etcd-machines", address)))
         if "spread" in given.what:
             show("100 spread over a second", asyncio.run(spread()))
         for count in (100, 500) if "burst" in given.what else ():
