@@ -84,8 +84,9 @@ async def toggle_job(service: Service, request: web.Request) -> web.StreamRespon
 async def run_job(service: Service, request: web.Request) -> web.StreamResponse:
     """Run a job now; answer once the run is durable, or with `?wait` once it is over."""
     name, wait = request.match_info["job"], waiting(query_of(request))
-    before = stored_job(service, request)
+    before = service.index.get(name)  # None perhaps, on a server that has not heard of it yet: the leader knows
     run = await service.run_job(name, request=idempotency_key(request))
+    before = service.index.get(name) or before
     headers = {"Location": request.path_qs, "X-Dkron-Run": run.id}
     status = 200
     if wait is not None:
@@ -94,7 +95,7 @@ async def run_job(service: Service, request: web.Request) -> web.StreamResponse:
                 headers["X-Dkron-Status"] = _verdict(await service.wait_run(name, run.id))
         except TimeoutError:
             status = 202
-    view = service.index.get(name) or before  # an ephemeral job is gone after its success
+    view = service.index.get(name) or before or stored_job(service, request)  # an ephemeral job is gone after its success
     return answer(request, job_json(view), status=status, headers=headers)
 
 

@@ -99,6 +99,7 @@ class ClusterService(LocalService):
         desk = self._board.desks.get(name)
         last = desk.state.requests[0][0] if desk and desk.state and desk.state.requests else ""
         result = await self._have_done("run_job", name, request or secrets.token_hex(16), last)
+        self._freshen(name)
         return msgspec.json.decode(result, type=Run)
 
     async def stop_execution(self, job: str, execution: str, *, by: str) -> Record:

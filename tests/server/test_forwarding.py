@@ -99,6 +99,21 @@ def test_a_run_can_be_waited_for_at_a_follower() -> None:
     tell(story)
 
 
+def test_a_job_runs_and_is_shown_at_a_server_that_has_not_heard_of_it_yet() -> None:
+    async def story(world: World) -> None:
+        leader, follower = await world.two()
+        follower.store.flows.clear()
+        await leader.service.put_job(manual(name="new"), NONE)
+        running = asyncio.create_task(follower.service.run_job("new"))
+        await asyncio.sleep(1)
+        assert follower.service.index.get("new") is None
+        follower.store.flows.set()
+        assert (await running).job == "new"
+        assert follower.service.index.get("new") is not None
+
+    tell(story)
+
+
 def test_the_answer_waits_for_the_own_copy() -> None:
     async def story(world: World) -> None:
         _, follower = await world.two()
