@@ -18,6 +18,7 @@ from cluster.processes import Process
 from cluster.waiting import until
 
 EXTRAS = Path(__file__).resolve().parents[2] / "extras" / "etcd"
+CARELESS = "--unsafe-no-fsync"
 BUILT = (Path(sys.prefix) / "bin" / "etcd", EXTRAS / "etcd")
 
 
@@ -25,6 +26,12 @@ def find() -> str:
     """Find etcd: as the variable says, else on PATH, else as built by extras/etcd/build.py; "" if there is none."""
     named = os.environ.get("DKRON_TEST_ETCD") or shutil.which("etcd")
     return named or next((str(path) for path in BUILT if path.exists()), "")
+
+
+def careless() -> tuple[str, ...]:
+    """Return the flag with which etcd does not wait for the disk, if it knows one: only a machine without power loses by it."""
+    told = subprocess.run([find(), "--help"], capture_output=True, check=False)
+    return (CARELESS,) if CARELESS.encode() in told.stdout + told.stderr else ()
 
 
 class Member(Process):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import psutil
 import pytest
-from cluster.etcd import Etcd, find
+from cluster.etcd import Etcd, careless, find
 from cluster.ports import free_port
 
 PROGRAM = str(Path(sys.executable).parent / "dkron")
@@ -202,10 +202,13 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    """One member, for all tests of a module; each cluster has a keyspace of its own."""
+    """One member, for all tests of a module; each cluster has a keyspace of its own.
+
+    A disk that is busy with other things holds up no write: else a leader would step down, and rightly, in the middle of a test.
+    """
     if not find():
         pytest.skip("no etcd to test with: set DKRON_TEST_ETCD, put one on PATH, or run extras/etcd/build.py")
-    etcd = Etcd(tmp_path_factory.mktemp("etcd"))
+    etcd = Etcd(tmp_path_factory.mktemp("etcd"), 1, careless())
     etcd.start()
     yield etcd
     etcd.kill()
