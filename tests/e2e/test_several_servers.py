@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import signal
-import socket
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 from cluster.etcd import Etcd
 from cluster.ports import free_port
+from cluster.wires import LINK, Wires
 
 from .conftest import Answer, Lab, Program, Server, until
 
@@ -25,86 +24,22 @@ SECOND = 1_000_000_000
 _keyspaces = count(1)
 
 
-class Proxy:
-    """Stands before a server's port for links. Agents can be cut off there: by the end of their links, or (`silent`) by none."""
-
-    def __init__(self, target: int) -> None:
-        self.port = free_port()
-        self._target = target
-        self._open = threading.Event()
-        self._open.set()
-        self._silent = False
-        self._agents: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=self._serve, args=(self._listener.accept()[0],), daemon=True).start()
-
-    def _serve(self, near: socket.socket) -> None:
-        with near, suppress(OSError), socket.create_connection(("127.0.0.1", self._target)) as far:
-            if near.recv(16, socket.MSG_PEEK).startswith(b"GET /link"):
-                self._agents += [near, far]
-                self._hold()
-                back = threading.Thread(target=self._pump, args=(far, near, self._hold), daemon=True)
-                back.start()
-                self._pump(near, far, self._hold)
-            else:
-                back = threading.Thread(target=self._pump, args=(far, near, bool), daemon=True)
-                back.start()
-                self._pump(near, far, bool)
-            back.join()
-
-    def _hold(self) -> None:
-        """Let an agent pass, or wait, or break off."""
-        if not (self._open.is_set() or self._silent):
-            raise ConnectionAbortedError
-        self._open.wait()
-
-    def _pump(self, source: socket.socket, sink: socket.socket, hold: Callable[[], object]) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                hold()
-                sink.sendall(data)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def cut(self, *, silent: bool) -> None:
-        self._silent = silent
-        self._open.clear()
-        if not silent:
-            for end in self._agents:
-                with suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
-
-    def heal(self) -> None:
-        self._open.set()
-
-    def close(self) -> None:
-        self.heal()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-
 class Cluster:
-    """Servers that each stand behind a proxy, and jobs that are due each second and write down that they run."""
+    """Servers that others reach through a proxy each, and jobs that are due each second and write down that they run."""
 
     def __init__(self, lab: Lab, etcd: Etcd) -> None:
         self.lab = lab
         self.journal = lab.folder / "journal"
         self.flags = ("--etcd-machines", f"127.0.0.1:{etcd.members[0].port}", "--keyspace", f"/dkron{next(_keyspaces)}")
         self.servers: list[Server] = []
-        self.proxies: dict[str, Proxy] = {}
+        self.wires = Wires()
+        self.addresses: dict[str, str] = {}  # at which others reach the servers' ports for links
 
     def launch(self, name: str, *flags: str) -> Server:
         """Start a server, and do not wait for it."""
         server = Server(self.lab.folder, name, *self.flags, *flags)
-        proxy = self.proxies[name] = Proxy(server.link)
-        server.flags += ("--advertise-addr", f"127.0.0.1:{proxy.port}", "--tag", f"host={name}")
+        address = self.addresses[name] = f"127.0.0.1:{self.wires.open(name, server.link)}"
+        server.flags += ("--advertise-addr", address, "--tag", f"host={name}")
         self.lab.programs.append(server)
         self.servers.append(server)
         Program.start(server)
@@ -128,8 +63,7 @@ class Cluster:
 
     def close(self) -> None:
         self.lab.close()
-        for proxy in self.proxies.values():
-            proxy.close()
+        self.wires.close()
 
     def clear(self) -> None:
         """Have all servers run, and no jobs left from another test."""
@@ -286,8 +220,7 @@ def test_a_second_server_of_a_name_goes_away(cluster: Cluster) -> None:
     twin.start()
     assert twin.process is not None
     assert twin.process.wait(30) != 0
-    at = f"127.0.0.1:{cluster.proxies[leader.name].port}"
-    last = twin.output.splitlines()[-1]
+    last, at = twin.output.splitlines()[-1], cluster.addresses[leader.name]
     assert f"another server is called {leader.name}, and answers at {at}: stop it, or give this one another --node-name" in last
     cluster.runs_on(1)
     assert {leader_of(server) for server in cluster.servers} == {leader.name}
@@ -365,20 +298,19 @@ def test_a_run_can_be_waited_for_anywhere(cluster: Cluster) -> None:
 # --- one hop --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("silent", [False, True], ids=["closed", "silent"])
-def test_an_agent_that_the_leader_does_not_hear_works_on(cluster: Cluster, *, silent: bool) -> None:
+@pytest.mark.parametrize("mode", ["refuse", "hold"], ids=["closed", "silent"])
+def test_an_agent_that_the_leader_does_not_hear_works_on(cluster: Cluster, mode: str) -> None:
     leader, follower = cluster.leader(), cluster.followers()[0]
     cluster.work(leader, tags={"host": follower.name})
     cluster.runs_on()
-    proxy = cluster.proxies[leader.name]
-    proxy.cut(silent=silent)
+    cut = cluster.wires.cut([leader.name], path=LINK, mode=mode)
     try:
         cluster.runs_on(6)  # for longer than any lease
         known = leader.get("/v1/jobs/job0").body["success_count"]
         until(lambda: leader.get("/v1/jobs/job0").body["success_count"] > known + 2, "results, all the while", 6)
         assert alive(leader) == {server.name for server in cluster.servers}
     finally:
-        proxy.heal()
+        cut.heal()
     cluster.runs_on()
     assert cluster.leader() is leader
     assert cluster.check(leader) < 5
