@@ -192,7 +192,8 @@ class Restart(OnMachines):
         for machine in self.machines:
             machine.stop(UP)
             machine.start()
-            until(machine.is_up, f"the return of {machine.name}", UP, machine.reasons)
+            if machine is not self.machines[-1]:
+                until(machine.is_up, f"the return of {machine.name}", UP, machine.reasons)
 
 
 class RestartServer(Restart):

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from cluster.waiting import PATIENCE, until
+from cluster.waiting import PATIENCE, TookTooLongError, until
 
 MACHINE: Final = "CLUSTER_MACHINE"
 OURS: Final = "DKRON_"  # settings that the caller may have for itself: none of the cluster's business
@@ -112,9 +112,12 @@ class Process:
         self.wait()
 
     def stop(self, patience: float = PATIENCE) -> int:
-        """Ask it to end, and wait; return its exit status. Raises `subprocess.TimeoutExpired`."""
+        """Ask it to end, and wait; return its exit status. Raises `TookTooLongError`."""
         self.signal(signal.SIGTERM)
-        return self.wait(patience)
+        try:
+            return self.wait(patience)
+        except subprocess.TimeoutExpired:
+            raise TookTooLongError(f"{self.name} did not end within {patience:g} s after SIGTERM") from None
 
     def wait(self, patience: float = PATIENCE) -> int:
         """Wait for its end; return its exit status. Raises `subprocess.TimeoutExpired`."""
