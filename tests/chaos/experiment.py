@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -36,6 +37,19 @@ class Title(NamedTuple):
     title: str
     command: str
     seed: int
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until this is over: what is half broken, or half mended, would stay so."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 class Experiment:
@@ -107,37 +121,46 @@ class Experiment:
         self._stack.callback(self._log.close)
         return self._log
 
-    def work(self, kinds: Iterable[Kind]) -> None:
-        """Create jobs, and let users do what they do."""
-        self._users = Users(self._apis, kinds, self.witness, self._record, seed=self._seed, foreign=self._foreign)
+    def work(self, kinds: Iterable[Kind], pause: float = 1.0) -> None:
+        """Create jobs, and let users do what they do, about once in so many seconds."""
+        self._users = Users(self._apis, kinds, self.witness, self._record, seed=self._seed, pause=pause, foreign=self._foreign)
         self._users.create()
         self._users.start()
         self._stack.callback(self._users.stop)
 
     def inflict(self, blow: Blow) -> None:
         """Do some harm, mend it, and leave the cluster alone for a while."""
-        troubles = [trouble for trouble in blow.make() if self._possible(trouble)]
+        try:
+            troubles = [trouble for trouble in blow.make() if self._possible(trouble)]
+        except TookTooLongError as problem:
+            self._note(f"before a fault: {problem}")
+            return
         if not troubles:
             return
         begun: list[tuple[Trouble, int]] = []
         try:
-            for trouble in troubles:
-                self.say(f"{trouble} {trouble.detail}".rstrip())
-                begun.append((trouble, self.witness.now()))
-                trouble.begin()
+            with uninterrupted():
+                for trouble in troubles:
+                    self.say(f"{trouble} {trouble.detail}".rstrip())
+                    begun.append((trouble, self.witness.now()))
+                    self._bear(f"in {trouble}", trouble.begin)
             time.sleep(blow.lasts)
         finally:
-            self._mend(begun)
+            with uninterrupted():
+                self._mend(begun)
         time.sleep(blow.rest)
         self._bear(f"after {', '.join(map(str, troubles))}", self.come_back)
 
-    def _bear(self, when: str, wait: Callable[[], None]) -> None:
-        """Wait for something; if it does not happen, that is a finding."""
+    def _bear(self, when: str, do: Callable[[], None]) -> None:
+        """Do something; if what it waits for does not happen, that is a finding."""
         try:
-            wait()
-        except TookTooLongError as problem:
-            self.stuck.append(f"{when}: {problem}")
-            self.say(self.stuck[-1])
+            do()
+        except (TookTooLongError, RuntimeError, OSError) as problem:  # too late; a process has ended; etcd does not answer
+            self._note(f"{when}: {problem}")
+
+    def _note(self, finding: str) -> None:
+        self.stuck.append(finding)
+        self.say(finding)
 
     def _possible(self, trouble: Trouble) -> bool:
         if trouble.lacks and trouble.kind not in self.skipped:
@@ -178,9 +201,9 @@ class Experiment:
             self._users.stop()
         time.sleep(LONGEST_RECOVERY * self._allow.patience / SECOND + CALM if quiet is None else quiet)
         if self._users is not None:
-            self._users.read_everything()
+            self._bear("at the end", self._users.read_everything)
         if self._log is not None:
-            self._log.drain()
+            self._bear("at the end", self._log.drain)
             self._log.close()
         self._record(Finish(at=self.witness.now()))
         self.say("judging")

@@ -21,13 +21,17 @@ Plan = Callable[[Means], Iterable[Blow]]
 
 
 class Shape(NamedTuple):
-    """How many there are of everything, and what they run. `quiet`: for how many seconds, at the end, nothing happens."""
+    """How many there are of everything, and what they run.
+
+    `pause` is about how many seconds pass between two acts of users; `quiet` for how many nothing happens at the end.
+    """
 
     servers: int = 3
     agents: int = 3
     members: int = 3
     clocks: Sequence[str] = CLOCKED
     program: Sequence[str] = PROGRAM
+    pause: float = 1.0
     quiet: float | None = None
 
 
@@ -53,7 +57,7 @@ def run(
         fleet.start(START)
         experiment.say("the cluster is up")
         experiment.come_back = fleet.wait
-        experiment.work(kinds)
+        experiment.work(kinds, shape.pause)
         _inflict(experiment, plan(means))
         return experiment.finish(shape.quiet), experiment
 

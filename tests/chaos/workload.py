@@ -39,7 +39,8 @@ class Job:
 class Users:
     """Talks to servers at random. What was asked and answered goes to `record`, which has to bear calls from any thread.
 
-    `foreign`: the servers are not dkron's own, and what their errors mean is not known.
+    `pause` is about how many seconds pass between two acts. `foreign`: the servers are not dkron's own, and what their errors
+    mean is not known.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Users:
         record: Callable[[Line], None],
         *,
         seed: int = 0,
+        pause: float = 1.0,
         foreign: bool = False,
     ) -> None:
         self.jobs = {kind.name: Job(kind) for kind in kinds}
@@ -57,6 +59,7 @@ class Users:
         self._witness = witness
         self._record = record
         self._random = Random(seed)
+        self._pause = pause
         self._definite = frozenset() if foreign else NOTHING_DONE
         self._numbers = count(1)
         self._stopping = threading.Event()
@@ -84,7 +87,7 @@ class Users:
 
     def _act(self) -> None:
         try:
-            while not self._stopping.wait(self._random.uniform(0.3, 1.5)):
+            while not self._stopping.wait(self._pause * self._random.uniform(0.3, 1.5)):
                 lost = next((job for job in self.jobs.values() if job.lost), None)
                 if lost is not None:
                     lost.lost = not self._put(lost, {})
