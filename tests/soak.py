@@ -21,6 +21,7 @@ from chaos import foreign, jobs, trial
 from chaos.experiment import PICTURE, REPORT, Experiment, Title
 from chaos.menu import Menu
 from chaos.plans import Blow, Means
+from checker import page
 from checker.judge import Judgement, Outcome
 
 STATUS = {Outcome.VALID: 0, Outcome.INVALID: 1, Outcome.UNKNOWN: 2}
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         again = f"tox -e soak -- --minutes {options.minutes:g} --seed {seed}"
         title = Title(f"soak of {options.minutes:g} minutes", again, seed)
         judgement, experiment = _soak(folder, title, options.minutes * 60)
+    if options.page:
+        page.put(options.page, judgement)
     return _tell(folder, judgement, experiment)
 
 
@@ -67,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=60.0, help="for how long faults happen [60]")
     parser.add_argument("--seed", type=int, help="which faults; any, unless you want to repeat something")
     parser.add_argument("--folder", type=Path, help="where the evidence goes [soak-SEED]")
+    parser.add_argument("--page", type=Path, help="put the figures into this page, such as docs/reliability.md")
     parser.add_argument("--url", action="append", help="judge the server at this address instead (repeat it for several)")
     parser.add_argument(
         "--fault",

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from checker import report, timeline
+from checker import page, report, timeline
 from checker.history import History
 from checker.judge import Outcome, judge
 from checker.spans import SECOND
@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.svg is not None:
         span = timeline.window(judgement, int(options.around * SECOND))
         options.svg.write_text(timeline.svg(judgement, span), encoding="utf-8")
+    if options.page is not None:
+        page.put(options.page, judgement)
     return STATUS[judgement.outcome]
 
 
@@ -42,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="JSON lines, as tests save them")
     command.add_argument("--svg", type=Path, metavar="FILE", help="draw the timeline into this file")
     command.add_argument("--around", type=float, default=0.0, metavar="SECONDS", help="draw around this instant (since 1970)")
+    command.add_argument("--page", type=Path, metavar="FILE", help="put the figures into this page, in place of those there")
     return parser
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from checker import report, timeline
+from checker import page, report, timeline
 from checker.__main__ import main
 from checker.history import History, Setup
 from checker.judge import Outcome, judge
@@ -136,6 +136,39 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path, capsys: pytest.
     told = capsys.readouterr().err.splitlines()
     assert "No such file" in told[0]
     assert "odd, line 1: " in told[1]
+
+
+def test_the_figures_of_a_saved_history_are_put_into_a_page(tmp_path: Path) -> None:
+    broken().history().save(tmp_path / "history.jsonl")
+    document = tmp_path / "page.md"
+    document.write_text(f"before\n{page.BEGIN}\nwhat was there\n{page.END}\nafter\n")
+    for _ in range(2):
+        assert main(["judge", f"{tmp_path / 'history.jsonl'}", "--page", f"{document}"]) == 1
+    assert document.read_text().splitlines() == [
+        "before",
+        page.BEGIN,
+        "**Invalid**: `tox -e soak -- --seed 7`, 3 minutes with start, quiet and last reads.",
+        "",
+        "2 faults of 2 kinds; 15 instants were due, and 14 ran:",
+        "**1 missed, 1 doubled, 0 early, 0 lost without a reason**.",
+        "0 were lost with one, and none was skipped. The latest start was 0.1 s late.",
+        "",
+        "| fault | times | due | missed | doubled | early | late | lost | unexplained | latest start | time to recover |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| kill-server | 1 | 2 | 0 | 0 | 0 | 0 | 0 | 0 | 0.1 s | 0.0 s |",
+        "| kill-worker | 1 | 1 | 1 | 0 | 0 | 0 | 0 | 0 | 0.0 s | 2.0 s |",
+        "| *no fault near* | 0 | 12 | 0 | 1 | 0 | 0 | 0 | 0 | 0.1 s |  |",
+        page.END,
+        "after",
+    ]
+
+
+def test_a_page_without_a_place_for_figures_is_left_alone(tmp_path: Path) -> None:
+    document = tmp_path / "page.md"
+    document.write_text(f"{page.BEGIN}\n")
+    with pytest.raises(ValueError, match="no place for figures"):
+        page.put(document, broken().judge())
+    assert document.read_text() == f"{page.BEGIN}\n"
 
 
 @pytest.mark.processes
