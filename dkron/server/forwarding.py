@@ -24,6 +24,7 @@ from dkron.core.errors import (
     DkronError,
     GuardFailedError,
     LinkError,
+    NotFoundError,
     NotLeaderError,
     OutcomeUnknownError,
     StoreError,
@@ -70,8 +71,11 @@ class ClusterService(LocalService):
         if self.leads():
             with suppress(*ELSEWHERE):
                 return await super().delete_job(name)
-        view = self._view(name)
-        await self._have_done("delete_job", name)
+        known = self.index.get(name)
+        result = await self._have_done("delete_job", name)
+        view = known or msgspec.json.decode(result, type=JobView | None)  # this server may never have heard of it
+        if view is None:
+            raise NotFoundError(f"job {name} does not exist")
         self._freshen(name, view.job.parent_job)
         return view
 
@@ -176,7 +180,7 @@ class ClusterService(LocalService):
             case "put_job":
                 await self._put(*msgspec.json.decode(arguments, type=tuple[Job, Counters]), since)
             case "delete_job":
-                await self._delete(msgspec.json.decode(arguments, type=tuple[str])[0], since)
+                result = encode(await self._delete(msgspec.json.decode(arguments, type=tuple[str])[0], since))
             case "toggle_job":
                 await self._toggle(*msgspec.json.decode(arguments, type=tuple[str, bool | None]), since)
             case "delete_executions":
@@ -194,9 +198,8 @@ class ClusterService(LocalService):
         self._is_done(job.name, since, lambda stored: stored == replace(job, uid=stored.uid, created_at=stored.created_at))
         await super().put_job(job, counters)  # also if it was done: then it changes nothing
 
-    async def _delete(self, name: str, since: int) -> None:
-        if not self._is_done(name, since, None):
-            await super().delete_job(name)
+    async def _delete(self, name: str, since: int) -> JobView | None:
+        return None if self._is_done(name, since, None) else await super().delete_job(name)
 
     async def _toggle(self, name: str, disabled: bool | None, since: int) -> None:  # noqa: FBT001 - None flips it
         self._is_done(name, since, lambda stored: stored.disabled is disabled)

@@ -114,6 +114,20 @@ def test_a_job_runs_and_is_shown_at_a_server_that_has_not_heard_of_it_yet() -> N
     tell(story)
 
 
+def test_a_job_is_deleted_at_a_server_that_has_not_heard_of_it_yet() -> None:
+    async def story(world: World) -> None:
+        leader, follower = await world.two()
+        follower.store.flows.clear()
+        view = await leader.service.put_job(manual(name="new"), NONE)
+        deleting = asyncio.create_task(follower.service.delete_job("new"))
+        await asyncio.sleep(1)
+        follower.store.flows.set()
+        assert await deleting == view
+        assert leader.service.index.get("new") is None
+
+    tell(story)
+
+
 def test_the_answer_waits_for_the_own_copy() -> None:
     async def story(world: World) -> None:
         _, follower = await world.two()
