@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import resource
 import signal
 
+from dkron.agent import descriptors
 from dkron.config import Settings
 from dkron.core.errors import InvalidInputError
 from dkron.server.node import Node
@@ -32,8 +32,7 @@ def _make_room() -> None:
 
     A collection goes through everything that lives; with 100,000 jobs that would hold the loop for too long.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    descriptors.raise_limit()
     gc.set_threshold(*GARBAGE)
 
 
