@@ -49,6 +49,17 @@ class TestR3RestoredStore:
         assert scene.records[later.id].status is Status.LOST
         assert scene.runs == []
 
+    def test_nor_does_a_retry_go_elsewhere_that_may_have_been_made(self) -> None:
+        scene = start(retries=1)
+        scene.report(scene.execution, State.FINISHED, outcome=Outcome.FAILED)
+        waiting = scene.runs[0].executions[-1]
+        scene.fence, scene.restored = 9, Restoration(scene.now, 8)
+        scene.silent.add("a0")
+        scene.forward(5 * SECOND)
+        scene.wake()
+        assert scene.records[waiting.id].status is Status.LOST
+        assert scene.runs == []
+
     def test_what_was_decided_since_is_not_suspect(self) -> None:
         scene = Scene(make_job(schedule="@manually"))
         scene.restored = Restoration(scene.now + LOOKAHEAD, scene.fence)
