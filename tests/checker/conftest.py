@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-settings.register_profile("same", derandomize=True, deadline=None, database=None, max_examples=60)
-settings.load_profile("same")
+settings.register_profile("judged", derandomize=True, deadline=None, database=None, max_examples=60)
+settings.load_profile("judged")

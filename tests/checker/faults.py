@@ -162,6 +162,11 @@ class Faults:
         early = self.allow.lookahead + self.allow.guard
         return any(fault.since - early <= instant <= self.over(fault) for fault in self._forgetting)
 
+    def erased(self, instant: int) -> bool:
+        """Tell whether what was decided about an instant may have been decided in a time that the store then lost."""
+        early = self.allow.lookahead + self.allow.guard
+        return any(fault.since - early <= instant <= last_of(fault.end) + early for fault in self._forgetting)
+
     def relived(self, span: Span) -> bool:
         """Tell whether what lasted for a span was alive again meanwhile: the store went back to a time before its first end."""
         went_back = (fault for fault in self._forgetting if fault.begin <= span.end)

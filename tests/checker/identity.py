@@ -69,7 +69,7 @@ class Identity:
         wrong += self._unexpected(job, known)
         for ruling in rulings:
             wrong += [*self._doubled(job, ruling), *self._untimely(ruling), *self._unretried(job, ruling)]
-        wrong += [*_overlaps(rulings, self._allow.early), *self._untrue(job), *self._died(job)]
+        wrong += [*self._overlaps(rulings), *self._untrue(job), *self._died(job)]
         return rulings, wrong
 
     def _assigned(self, job: Job, targets: list[Target]) -> list[Target]:
@@ -210,6 +210,23 @@ class Identity:
                 says = f"attempt {record.attempt} of {least + 1} failed, and no other followed"
                 yield Violation(Kind.UNRETRIED, job.name, says, target.instant, 0, record.id, record.finished_at)
 
+    def _overlaps(self, rulings: list[Ruling]) -> Iterator[Violation]:
+        """Tell which runs of a job that forbids it were there at once; a store that was restored may not know the earlier one."""
+        placed = sorted(
+            ((effect, ruling.target) for ruling in rulings if ruling.target.forbids for effect in ruling.effects),
+            key=lambda pair: pair[0].begin,
+        )
+        last: tuple[Effect, Target] | None = None
+        for effect, target in placed:
+            at_once = (
+                last is not None and run_of(last[0].execution) != effect.run and effect.begin < last[0].end - self._allow.early
+            )
+            if last is not None and at_once and not self._faults.erased(last[1].instant or last[0].begin):
+                says = f"started on {effect.node} while {last[0].execution} ran on {last[0].node} until {clock(last[0].end)}"
+                yield Violation(Kind.OVERLAP, target.job, says, target.instant, 0, effect.execution, effect.begin)
+            if last is None or effect.end > last[0].end:
+                last = (effect, target)
+
     # --- what is on record against what was seen ---
 
     def _untrue(self, job: Job) -> Iterator[Violation]:
@@ -272,18 +289,3 @@ def _what_is_there(target: Target, effects: Iterable[Effect], records: Iterable[
 
 def _told(effects: Iterable[Effect]) -> list[str]:
     return [f"{effect.node} at {clock(effect.begin)} (pid {effect.pid})" for effect in effects]
-
-
-def _overlaps(rulings: list[Ruling], early: int) -> Iterator[Violation]:
-    """Tell which runs of a job that forbids it were there at once."""
-    placed = sorted(
-        ((effect, ruling.target) for ruling in rulings if ruling.target.forbids for effect in ruling.effects),
-        key=lambda pair: pair[0].begin,
-    )
-    last: tuple[Effect, Target] | None = None
-    for effect, target in placed:
-        if last is not None and run_of(last[0].execution) != effect.run and effect.begin < last[0].end - early:
-            says = f"started on {effect.node} while {last[0].execution} ran on {last[0].node} until {clock(last[0].end)}"
-            yield Violation(Kind.OVERLAP, target.job, says, target.instant, 0, effect.execution, effect.begin)
-        if last is None or effect.end > last[0].end:
-            last = (effect, target)

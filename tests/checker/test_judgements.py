@@ -305,6 +305,12 @@ PAIRS = [
     # overlap
     Pair("two runs at once", forbid(took=12).start(60).record(60), forbid(took=9.9).start(60).record(60), (Wrong.OVERLAP,)),
     Pair(
+        "two runs at once, the earlier of which the store still knows",
+        forbid(took=12).start(60).record(60).fault("restore-store", 30, 31, since=20),
+        forbid(took=12).start(60).record(60).fault("restore-store", 60, 61, since=45),
+        (Wrong.OVERLAP,),
+    ),
+    Pair(
         "a run that was asked for",
         forbid().start(60).record(60).ask(Kind.RUN, 50.5, group=at(50.5)).start(50.5).record(50.5, trigger="manual"),
         forbid().start(60).record(60).ask(Kind.RUN, 51.5, group=at(51.5)).start(51.5).record(51.5, trigger="manual"),
