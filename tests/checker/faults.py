@@ -69,7 +69,7 @@ KINDS: Final[dict[str, Known]] = {
     "step-server-clock": _DECIDING,
     "step-worker-clock": _NOTHING,
     "full-disk": _RUNNING,
-    "full-server-disk": _DECIDING,
+    "full-server-disk": _BOTH,  # its worker keeps the journal there
     "restart-server": _DECIDING,
     "restart-worker": _RUNNING,
     "rolling-restart": _BOTH,

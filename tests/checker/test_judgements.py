@@ -344,6 +344,12 @@ PAIRS = [
         (Wrong.UNTRUE,),
     ),
     Pair(
+        "failed on record, never started, beside a server",
+        ticking([80]).record(80, "failed").fault("kill-server", 79, 82, "a"),
+        ticking([80]).record(80, "failed").fault("full-server-disk", 79, 82, "a"),
+        (Wrong.UNTRUE,),
+    ),
+    Pair(
         "stopped on record, asked by nobody",
         ticking([80]).record(80, "stopped"),
         ticking([80]).record(80, "stopped").ask(Kind.STOP, 79, group=at(80)),
