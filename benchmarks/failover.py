@@ -33,11 +33,12 @@ WARM_UP = 6  # seconds from the first job's creation to the first due instant
 
 
 class Case(NamedTuple):
-    """One row of the table: which fault, for how long, and how many members etcd has."""
+    """One row of the table: which fault, for how long, how many members etcd has, and what `on_lost` says of the jobs."""
 
     make: Callable[[Fleet], faults.Trouble | None]
     lasts: float = 0.0
     members: int = 1
+    on_lost: str = "fail"
 
 
 def follower(fleet: Fleet) -> Server:
@@ -56,6 +57,7 @@ CASES = {
     "none": Case(lambda _fleet: None),
     "leader's process killed": Case(lambda fleet: faults.KillServer(fleet.leader()), 5),
     "leader's machine killed": Case(lambda fleet: faults.KillNode(fleet.leader()), 5),
+    "leader's machine killed, on_lost: retry": Case(lambda fleet: faults.KillNode(fleet.leader()), 5, on_lost="retry"),
     "follower's machine killed": Case(lambda fleet: faults.KillNode(follower(fleet)), 5),
     "leader paused for 10 s": Case(lambda fleet: faults.PauseServer(fleet.leader()), 10),
     "leader cut off from etcd": Case(lambda fleet: faults.CutStore(fleet, [fleet.leader()]), 8),
@@ -77,18 +79,18 @@ def measure(case: Case, seconds: int, rate: int) -> dict[str, Any]:
         trouble = case.make(fleet)
         if isinstance(trouble, faults.Restart):
             seconds = max(seconds, 30)
-        names = post(fleet, begin, seconds, rate)
+        names = post(fleet, begin, seconds, rate, case.on_lost)
         time.sleep(max(0.0, begin + seconds // 3 - time.time() + 0.37))
         first = strike(fleet, trouble, case.lasts)
         time.sleep(max(0.0, begin + seconds + 8 - time.time()))
         return {**told(fleet, names, begin, seconds), "first write": first}
 
 
-def post(fleet: Fleet, begin: int, seconds: int, rate: int) -> list[str]:
+def post(fleet: Fleet, begin: int, seconds: int, rate: int, on_lost: str) -> list[str]:
     span = {"starts_at": rfc(begin), "expires_at": rfc(begin + seconds - 1)}
     names = [f"job{number}" for number in range(rate)]
     for name in names:
-        body = {"name": name, "schedule": "* * * * * *", "tags": {"pool": "s:1"}, "executor": "shell"}
+        body = {"name": name, "schedule": "* * * * * *", "tags": {"pool": "s:1"}, "executor": "shell", "on_lost": on_lost}
         body |= {"executor_config": {"command": "/bin/true"}, **span}
         answer = fleet.leader().api.call("POST", "/v1/jobs", body)
         assert answer.status == 201, answer.body
@@ -128,7 +130,8 @@ def strike(fleet: Fleet, trouble: faults.Trouble | None, lasts: float) -> float:
 def told(fleet: Fleet, names: list[str], begin: int, seconds: int) -> dict[str, Any]:
     """Count what became of every due instant, by the records."""
     found = {name: fleet.leader().api.get(f"/v1/jobs/{name}/executions?output_size_limit=0") for name in names}
-    lost = sum(execution.get("status") == "lost" for executions in found.values() for execution in executions)
+    ran = {(name, e["group"]) for name, executions in found.items() for e in executions if e.get("status") == "succeeded"}
+    lost = sum(e.get("status") == "lost" and (name, e["group"]) not in ran for name, es in found.items() for e in es)
     started = {name: [e for e in executions if "skips" in e or e.get("status") != "lost"] for name, executions in found.items()}
     result = account(started, begin * SECOND, (begin + seconds - 1) * SECOND)
     return {key: result[key] for key in ("runs", "doubled", "skipped", "p50", "p99", "max")} | {
