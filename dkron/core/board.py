@@ -141,6 +141,7 @@ class Board:
         """Take over what the leader has just committed."""
         desk = draft.desk
         self.adopted = max(self.adopted, revision)
+        self.highest_revision = max(self.highest_revision, revision)  # the watch may bring it much later
         if draft.job is not desk.job:
             self.set_job(desk.name, draft.job, revision)
         if draft.state is not desk.state:

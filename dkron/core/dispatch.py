@@ -100,11 +100,11 @@ class Dispatcher:
         """Send the one message that asks an execution's agent for its state, and tells it what is wanted."""
         if execution.status.final or execution.status is Status.WAITING or not self._valid():
             return
-        term = self._leadership.term
+        term, past = self._leadership.term, run.fence < self._leadership.restored.fence  # as a restored store shows it (R3)
         message: ToAgent = Cancel(term, execution.id, run.job, run.id)  # taken back, of a job that is gone, too late, or past
         if policy.stopped(run, execution):
             message = Halt(term, execution.id, run.job, run.id)
-        elif not (run.revoking or self._is_past(run)) and (order := self._order(term, run, execution)) and order.expires_in > 0:
+        elif not (run.revoking or past) and (order := self._order(term, run, execution)) and order.expires_in > 0:
             message = order
         self._send(execution.agent, message)
 
@@ -125,10 +125,6 @@ class Dispatcher:
         desk = self._board.desks.get(place.job)
         held = (desk.runs or {}).get(place.run) if desk and not desk.busy else None
         return held.run if held else None
-
-    def _is_past(self, run: Run) -> bool:
-        """Tell whether a restored store shows the run as it was once: it may have ended, and been forgotten, since (R3)."""
-        return run.fence < self._leadership.restored.fence
 
     def _order(self, term: int, run: Run, execution: Execution) -> Order | None:
         desk = self._board.desks.get(run.job)

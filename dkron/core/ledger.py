@@ -135,7 +135,7 @@ def _not_started(draft: Draft, run: Run, execution: Execution, why: str, world: 
     if policy.stopped(run, execution):
         ended = replace(execution, status=Status.STOPPED, reason="stopped before its start", finished_at=world.now)
         finish(draft, run, ended, world)
-    elif run.revoking and not world.is_past(run):
+    elif run.revoking and run.fence >= world.restored.fence:
         _taken_back(draft, set_execution(draft, run, replace(execution, status=Status.REVOKED, reason=why)), world)
     else:
         retarget(draft, run, execution, why, world)
@@ -159,7 +159,7 @@ def _taken_back(draft: Draft, run: Run, world: World) -> None:
 
 def retarget(draft: Draft, run: Run, execution: Execution, why: str, world: World) -> None:
     """Order what surely has not started anew: for a counted job on any node, else on the same one (R7)."""
-    if world.is_past(run):
+    if run.fence < world.restored.fence:  # a restored store shows it as it was once (R3)
         # Its agent may have forgotten it after its end; and whatever the run orders anew may have had its id by then.
         _lost(draft, run, execution, "the store was restored to a time before its end", world)
         return

@@ -63,10 +63,6 @@ class World(NamedTuple):
         opened, arrived = self.boot - self.members.opened, self.boot - self.members.arrived
         return opened >= SETTLING and (arrived >= ARRIVING or opened >= LONGEST_SETTLING)
 
-    def is_past(self, run: Run) -> bool:
-        """Tell whether a restored store shows the run as it was once: nobody knows what became of it since (R3)."""
-        return run.fence < self.restored.fence
-
     def lease_end(self, agent: str) -> int:
         """Return the reference time from which an unreachable incarnation surely starts nothing (R4)."""
         return self.now + self.members.lease_end(agent, self.takeover) - self.boot

@@ -15,6 +15,7 @@ from sim import virtual
 from dkron.core.board import CLUSTER, LEADER, PREFIX, Board, Cluster, Leader
 from dkron.core.board import Server as Registration
 from dkron.core.clock import SECOND, Clock, SystemClock
+from dkron.core.desk import Draft
 from dkron.core.election import CHECK, TTL, Election, Leadership
 from dkron.core.errors import GuardFailedError, OutcomeUnknownError, StoreUnavailableError
 from dkron.core.fellows import Fellow, Fellows
@@ -246,6 +247,16 @@ class TestR3RestoredStore:
             server.members.hello(hello, "10.0.0.1", 1, boot=0, wall=0)
             later = await server.win()
             assert later.restored == again.restored, "what was said in an earlier term does not count"
+
+        tell(story)
+
+    def test_so_has_a_leader_that_wrote_what_its_watch_has_not_brought_yet(self) -> None:
+        async def story(world: World) -> None:
+            server = await world.server("s1")
+            leadership = await server.win()
+            server.board.adopt(Draft(server.board.desk("tick")), 1000)
+            await server.election.keep(leadership)  # ends
+            assert (await server.win()).restored != Restoration()
 
         tell(story)
 
