@@ -295,6 +295,7 @@ class Nemesis:
             server.store.lag = self.random.uniform(0.1, 4.0)
             await asyncio.sleep(self._span())
             server.store.lag = 0.0
+            self._busy.discard(server.name)
             self._note("slow-store", begin)
 
     async def revoke_lease(self) -> None:
