@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Sees to it that there is an etcd for the tests.
 
-It is what DKRON_TEST_ETCD names, or what is on PATH; else ours, made with Go; else Debian's package, unpacked and not installed. Run
-`python extras/etcd/get.py [FOLDER]`: what it gets goes beside the `python` that runs this, or into the folder.
+It is what DKRON_TEST_ETCD names, or what is on PATH; else ours, made with Go; else Debian's package, unpacked and not installed.
+Run `python extras/etcd/get.py [FOLDER]`: what it gets goes beside the `python` that runs this, or into the folder.
 """
 
 from __future__ import annotations
