@@ -65,7 +65,7 @@ class Product:
                 members = await self.get("/v1/members")
             except aiohttp.ClientError:
                 members = []
-            if any(member["Status"] == 1 for member in members):
+            if isinstance(members, list) and any(member["Status"] == 1 for member in members):
                 return
             await asyncio.sleep(0.01)
 
