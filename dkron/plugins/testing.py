@@ -24,16 +24,26 @@ import pytest
 
 if TYPE_CHECKING:
     from dkron.plugins.contracts.coordinator import CoordinatorContract
-    from dkron.plugins.contracts.executor import ExecutorContract, RecordingContext
-    from dkron.plugins.contracts.notifier import NotifierContract
+    from dkron.plugins.contracts.executor import ExecutorContract, ProcessExecutorContract, RecordingContext
+    from dkron.plugins.contracts.notifier import BatchNotifierContract, NotifierContract
     from dkron.plugins.contracts.results import ResultStoreContract
 
-__all__ = ["CoordinatorContract", "ExecutorContract", "NotifierContract", "RecordingContext", "ResultStoreContract"]
+__all__ = [
+    "BatchNotifierContract",
+    "CoordinatorContract",
+    "ExecutorContract",
+    "NotifierContract",
+    "ProcessExecutorContract",
+    "RecordingContext",
+    "ResultStoreContract",
+]
 
 _MODULES = {
+    "BatchNotifierContract": "notifier",
     "CoordinatorContract": "coordinator",
     "ExecutorContract": "executor",
     "NotifierContract": "notifier",
+    "ProcessExecutorContract": "executor",
     "RecordingContext": "executor",
     "ResultStoreContract": "results",
 }

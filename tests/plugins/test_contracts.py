@@ -16,7 +16,14 @@ from dkron.core.clock import MILLISECOND
 from dkron.core.errors import DkronError, GuardFailedError
 from dkron.core.interfaces import Change, Command, Context, Entry, Listing, Outcome, Retention
 from dkron.core.models import Record
-from dkron.plugins.testing import CoordinatorContract, ExecutorContract, NotifierContract, ResultStoreContract
+from dkron.plugins.testing import (
+    BatchNotifierContract,
+    CoordinatorContract,
+    ExecutorContract,
+    NotifierContract,
+    ProcessExecutorContract,
+    ResultStoreContract,
+)
 
 FOUND = (AssertionError, TimeoutError, DkronError, TypeError, KeyError, pytest.fail.Exception)
 
@@ -421,7 +428,7 @@ class TestBlockingExecutor(EchoContract):
         return BlockingEcho()
 
 
-class TestProcessExecutor(EchoContract):
+class TestProcessExecutor(ProcessExecutorContract, EchoContract):
     @pytest.fixture
     def executor(self) -> ProcessEcho:
         return ProcessEcho()
@@ -467,15 +474,19 @@ class Impatient(EchoContract):
     stop_within = 0.2
 
 
+class ImpatientProcess(ProcessExecutorContract, Impatient):
+    pass
+
+
 @pytest.mark.parametrize(
     ("executor", "test"),
     [
         (Nameless(), "test_it_has_a_name_and_a_way_to_work"),
+        (ProcessEcho(), "test_it_has_a_name_and_a_way_to_work"),
         (Crashes(), "test_a_failure_is_an_outcome"),
         (Mute(), "test_it_succeeds_and_writes_its_output"),
         (Mute(), "test_a_failure_is_an_outcome"),
         (Unstoppable(), "test_a_stop_ends_it"),
-        (Slow(), "test_a_process_is_described_quickly"),
         (Lenient(), "test_a_bad_configuration_is_refused_by_field"),
     ],
 )
@@ -488,6 +499,12 @@ async def test_bugs_of_executors_are_found(executor: Any, test: str) -> None:
         "endless_config": {"text": "for ever"},
     }
     assert await finds(Impatient(), test, executor=executor, **configs)
+
+
+async def test_a_process_that_is_described_slowly_is_found() -> None:
+    test, config = "test_a_process_is_described_quickly", {"text": "hello"}
+    assert await finds(ImpatientProcess(), test, executor=Slow(), good_config=config)
+    assert not await finds(ImpatientProcess(), test, executor=ProcessEcho(), good_config=config)
 
 
 class Listening:
@@ -507,6 +524,24 @@ class TestNotifier(NotifierContract):
         return Listening()
 
 
+class ListeningToAll(Listening):
+    async def notify_all(self, notices: Sequence[Any]) -> None:
+        for notice in notices:
+            await self.notify(notice)
+
+
+class TestBatchNotifier(BatchNotifierContract):
+    @pytest.fixture
+    def notifier(self) -> ListeningToAll:
+        return ListeningToAll()
+
+
+class OneAtATime(Listening):
+    async def notify_all(self, notices: Sequence[Any]) -> None:
+        (notice,) = notices
+        await self.notify(notice)
+
+
 class NeedsExecutions(Listening):
     async def notify(self, notice: Any) -> None:
         assert notice.executions
@@ -514,3 +549,7 @@ class NeedsExecutions(Listening):
 
 async def test_bugs_of_notifiers_are_found() -> None:
     assert await finds(NotifierContract(), "test_a_run_without_executions", notifier=NeedsExecutions())
+    assert await finds(NotifierContract(), "test_it_has_a_name", notifier=ListeningToAll())
+    assert await finds(BatchNotifierContract(), "test_it_has_a_name", notifier=Listening())
+    with pytest.raises(ValueError, match="too many values"):
+        await BatchNotifierContract().test_several_in_one_call(OneAtATime())

@@ -13,6 +13,6 @@ class CoordinatorContract(RangePromises, CommitPromises, LeasePromises, WatchPro
     """The suite for a coordinator.
 
     Define the fixture `connect`: a callable without arguments that returns a new coordinator, not yet open, over one and the
-    same store, which is empty when the test begins. Override `forget` if the store ever forgets changes, and `lease_ttl`
-    (nanoseconds) if the store does not grant leases of one second.
+    same store, which is empty when the test begins; and the method `forget`, which makes the store forget changes. Override
+    `lease_ttl` (nanoseconds) if the store does not grant leases of one second.
     """

@@ -55,7 +55,7 @@ class RecordingContext:
 
 
 class ExecutorContract(Contract):
-    """The suite for an executor.
+    """The suite for an executor that does its work itself; for one that describes a process, `ProcessExecutorContract`.
 
     Define the fixtures `executor` and `good_config`: a configuration (all values are text) with which it succeeds. Some promises
     can be checked only with more: `bad_configs` maps a field to a configuration that is refused because of it, `failing_config`
@@ -95,6 +95,8 @@ class ExecutorContract(Contract):
         assert isinstance(executor.name, str)
         assert executor.name == executor.name.strip() != ""
         assert hasattr(executor, "run") or hasattr(executor, "command"), "it needs `run` or `command`"
+        whole = isinstance(self, ProcessExecutorContract)
+        assert whole == hasattr(executor, "command"), "with `command`, its suite is `ProcessExecutorContract`; else not"
 
     @bounded
     async def test_its_model_makes_a_json_schema(self, executor: Executor) -> None:
@@ -152,10 +154,12 @@ class ExecutorContract(Contract):
         done, _ = await asyncio.wait([work], timeout=self.stop_within)
         assert done, f"it still runs {self.stop_within} s after it was asked to end"
 
+
+class ProcessExecutorContract(ExecutorContract):
+    """The suite for an executor that describes a process."""
+
     @bounded
     async def test_a_process_is_described_quickly(self, executor: Executor, good_config: dict[str, str]) -> None:
-        if not hasattr(executor, "command"):
-            pytest.skip("it does its work itself")
         context = RecordingContext(decode(executor, good_config))
         best = min([_time_command(cast("DescribesProcess", executor), context) for _ in range(5)])
         assert best < QUICKLY

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from dkron.core.clock import SystemClock
-from dkron.core.interfaces import Notifier
+from dkron.core.interfaces import Notifier, TellsMany
 from dkron.core.models import Execution, Notice, Status, Trigger
 from dkron.plugins.contracts.support import Contract, bounded
 
@@ -31,7 +31,10 @@ def notice(status: Status = Status.SUCCEEDED, job: str = "backup") -> Notice:
 
 
 class NotifierContract(Contract):
-    """The suite for a notifier. Define the fixture `notifier`: one whose counterpart answers."""
+    """The suite for a notifier; for one with `notify_all`, `BatchNotifierContract`.
+
+    Define the fixture `notifier`: one whose counterpart answers.
+    """
 
     @pytest.fixture
     def notifier(self) -> Notifier:
@@ -43,6 +46,8 @@ class NotifierContract(Contract):
         assert isinstance(notifier.name, str)
         assert notifier.name
         assert notifier.name == notifier.name.strip()
+        whole = isinstance(self, BatchNotifierContract)
+        assert whole == hasattr(notifier, "notify_all"), "with `notify_all`, its suite is `BatchNotifierContract`; else not"
 
     @bounded
     @pytest.mark.parametrize("status", [status for status in Status if status.final])
@@ -60,14 +65,6 @@ class NotifierContract(Contract):
         await asyncio.gather(*(notifier.notify(notice(job=f"job{number}")) for number in range(50)))
 
     @bounded
-    async def test_several_in_one_call(self, notifier: Notifier) -> None:
-        notify_all = getattr(notifier, "notify_all", None)
-        if notify_all is None:
-            pytest.skip("it has no `notify_all`, which is optional")
-        await notify_all([notice(status, job=f"job-{status}") for status in Status if status.final])
-        await notify_all([notice()])
-
-    @bounded
     async def test_a_run_without_executions(self, notifier: Notifier) -> None:
         now = SystemClock().wall()
         skipped = Notice(
@@ -82,3 +79,12 @@ class NotifierContract(Contract):
         call.cancel()
         await asyncio.wait([call])
         await notifier.notify(notice())
+
+
+class BatchNotifierContract(NotifierContract):
+    """The suite for a notifier that takes several at once."""
+
+    @bounded
+    async def test_several_in_one_call(self, notifier: TellsMany) -> None:
+        await notifier.notify_all([notice(status, job=f"job-{status}") for status in Status if status.final])
+        await notifier.notify_all([notice()])

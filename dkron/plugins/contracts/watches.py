@@ -20,8 +20,8 @@ class WatchPromises(StoreContract):
     """The chapter on `watch`."""
 
     async def forget(self, store: Coordinator) -> None:
-        """Make the store forget every change up to now; override it if yours can."""
-        pytest.skip(f"{type(store).__name__} is not said to forget changes")
+        """Make the store forget every change up to now; yours to define."""
+        pytest.fail(f"define `forget`: how {type(store).__name__} is made to forget changes")
 
     @bounded
     async def test_changes_after_a_listing_come_in_order(self, store: Coordinator) -> None:

@@ -11,12 +11,12 @@ from dkron_log_notifier import LogNotifier, dkron_run_skipped
 from dkron.core.clock import MILLISECOND, SECOND
 from dkron.core.models import Execution, Notice, Reason, Skips, Status, Trigger
 from dkron.plugins import PluginSettings
-from dkron.plugins.testing import NotifierContract
+from dkron.plugins.testing import BatchNotifierContract
 
 DUE = 1_764_000_000 * SECOND  # 2025-11-24T16:00:00Z
 
 
-class TestContract(NotifierContract):
+class TestContract(BatchNotifierContract):
     @pytest.fixture
     def notifier(self) -> LogNotifier:
         return LogNotifier()

@@ -21,12 +21,12 @@ from dkron.agent.process import Exit, end, spawn
 from dkron.core.clock import SECOND
 from dkron.plugins import PluginSettings
 from dkron.plugins.contracts.executor import decode
-from dkron.plugins.testing import ExecutorContract, RecordingContext
+from dkron.plugins.testing import ProcessExecutorContract, RecordingContext
 
 EXECUTOR = ShellExecutor()
 
 
-class TestContract(ExecutorContract):
+class TestContract(ProcessExecutorContract):
     expected_output = b"hello\nworld\n"
 
     @pytest.fixture
