@@ -37,7 +37,7 @@ def find() -> str:
 
 def executable() -> str:
     if not (found := find()):
-        pytest.fail("no etcd to test with: set DKRON_TEST_ETCD, put one on PATH, or run extras/etcd/build.py", pytrace=False)
+        pytest.fail("no etcd to test with: set DKRON_TEST_ETCD, put one on PATH, or run extras/etcd/get.py", pytrace=False)
     return found
 
 
