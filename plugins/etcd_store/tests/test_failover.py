@@ -17,7 +17,8 @@ from dkron.core.interfaces import Change
 
 STREAMS = 4  # of commits, each over a key of its own
 WARM = 50  # commits of a stream before the fault
-AFTER = 2.5  # seconds of load after the fault
+AFTER = 100  # commits after the fault, at which the store works again
+PATIENCE = 30.0  # seconds for these
 GAP = 2.5  # seconds without any success: 1.0 to 1.3 when nothing else runs, the rest is for a busy machine
 
 
@@ -34,6 +35,13 @@ class Load:
 
     async def run(self) -> None:
         await asyncio.gather(*map(self._count, range(STREAMS)))
+
+    async def further(self, commits: int) -> None:
+        """Wait until every stream has made so many more."""
+        enough = [done + commits for done in self.done]
+        async with asyncio.timeout(PATIENCE):
+            while any(done < wanted for done, wanted in zip(self.done, enough, strict=True)):  # noqa: ASYNC110 - others count
+                await asyncio.sleep(0.01)
 
     async def _count(self, own: int) -> None:
         key, revision = f"c/{own}", 0
@@ -87,7 +95,7 @@ async def under_load(store: Any, watcher: Any, fault: Callable[[], None]) -> tup
     running = asyncio.ensure_future(load.run())
     await load.warm.wait()
     await asyncio.to_thread(fault)
-    await asyncio.sleep(AFTER)
+    await load.further(AFTER)
     load.stopping = True
     await running
     await store.commit({}, {"c/end": b""})
