@@ -207,7 +207,7 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
     A disk that is busy with other things holds up no write: else a leader would step down, and rightly, in the middle of a test.
     """
     if not find():
-        pytest.skip("no etcd to test with: set DKRON_TEST_ETCD, put one on PATH, or run extras/etcd/build.py")
+        pytest.fail("no etcd to test with: set DKRON_TEST_ETCD, put one on PATH, or run extras/etcd/get.py", pytrace=False)
     etcd = Etcd(tmp_path_factory.mktemp("etcd"), 1, careless())
     etcd.start()
     yield etcd

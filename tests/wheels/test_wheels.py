@@ -27,7 +27,6 @@ def project(folder: Path) -> dict[str, Any]:
 
 
 def build(folder: Path, what: str, out: Path) -> Path:
-    pytest.importorskip("build")
     command = [sys.executable, "-m", "build", f"--{what}", "--no-isolation", "--outdir", str(out), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
