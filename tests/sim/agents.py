@@ -25,6 +25,7 @@ from dkron.agent.segment import Segment
 from dkron.agent.settings import WorkerSettings
 from dkron.agent.worker import Worker
 from dkron.core.clock import SECOND
+from dkron.core.interfaces import Command, Context
 from dkron.core.messages import Order
 
 if TYPE_CHECKING:
@@ -124,13 +125,13 @@ class Work(msgspec.Struct):
 
 
 class Sleeper:
-    """The one executor."""
+    """The one executor. Its processes exist in the virtual world, as `Job`."""
 
     name = "sim"
     config = Work
 
-    def run(self, context: object) -> None:
-        raise NotImplementedError
+    def command(self, context: Context) -> Command:
+        return Command(argv=["sleep", str(context.config.seconds)])
 
 
 class Job:
@@ -264,7 +265,7 @@ class Agent:
             self.disk,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
-            {"sim": Sleeper()},  # type: ignore[dict-item]
+            {"sim": Sleeper()},
             clock=self.host.clock,
             boot=self.host.boot_id,
             session=None,  # type: ignore[arg-type]
