@@ -45,6 +45,7 @@ class Leader:
         self.goodbyes: list[str] = []
         self.links: dict[str, Link] = {}
         self.reading: dict[str, int] = {}
+        self.linked: set[str] = set()  # agents that know that they are, as they were heard
         self.address = ""
         self._acceptor = Acceptor(key=key, clock=CLOCK, on_hello=self._hello, on_link=self._serve)
 
@@ -86,6 +87,7 @@ class Leader:
         match message:
             case Heartbeat():
                 self.beats.append(message)
+                self.linked.add(agent)
                 self.reading[agent] = message.reading
                 if self.echoes and self.leads:
                     link.send(Echo(self.term, message.reading))

@@ -109,10 +109,10 @@ class Station:
         return process
 
     async def begin(self, **changes: Any) -> subprocess.Popen[bytes]:
-        """Start a worker and wait until it is linked."""
-        before = set(self.leader.links)
+        """Start a worker and wait until it is linked, and knows it."""
+        before = set(self.leader.linked)
         process = self.start(**changes)
-        await until(lambda: set(self.leader.links) - before, "the link")
+        await until(lambda: self.leader.linked - before, "the link")
         return process
 
     async def exit_of(self, process: subprocess.Popen[bytes], patience: float = 20) -> int:
