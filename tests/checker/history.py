@@ -30,7 +30,7 @@ class Allowances(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         prompt: started within this is on time.
         start: started later than this is late, unless a fault is to blame.
         patience: how many times longer than usual it may take to recover from a fault, on a slow machine.
-        stale: a server's own copy of the jobs is no older than this.
+        stale: a server's own copy of the store is no older than this.
         linger: a request without an answer has happened by then, or never will.
         slack: from the end of an effect until its slot is free.
         calm: so many of the due instants, at least, have to be judged without an excuse at hand.

@@ -361,6 +361,12 @@ PAIRS = [
         ticking().record(50, at=at(90)),
         (Wrong.FINAL, Wrong.UNTRUE),
     ),
+    Pair(
+        "final, and running again in a copy that is behind",
+        ticking().record(50, "running", at=at(72)),
+        ticking().record(50, "running", at=at(71)),
+        (Wrong.FINAL,),
+    ),
     # retries
     Pair("failed, and not tried again", retried("failed", again=False), retried("failed"), (Wrong.UNRETRIED,)),
     Pair(
