@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Self
 from chaos.jobs import Kind
 from chaos.plans import Blow
 from chaos.storelog import StoreLog
-from chaos.strain import Strain
+from chaos.strain import BEAT, Strain
 from chaos.workload import Users
 from checker import report, timeline
 from checker.faults import LONGEST_RECOVERY
@@ -27,6 +27,7 @@ from cluster.witness import Witness
 
 HISTORY, REPORT, PICTURE = "history.jsonl", "report.txt", "timeline.svg"
 CALM: Final = 20.0  # seconds at the end in which everything has to go as usual
+EXTRA: Final = 60.0  # seconds that a rest may take longer, until the machine is quick again
 
 Say = Callable[[str], None]
 
@@ -188,6 +189,13 @@ class Experiment:
                 self._users.begin_anew()
         self.say(f"... up again after {(self.witness.now() - mended) / SECOND:.1f} s")
 
+    def rest(self, seconds: float) -> None:
+        """Do nothing for so many seconds in which no slowness of the machine itself excuses anything, if it comes to that."""
+        since = self.witness.now()
+        latest = since + (seconds + EXTRA) * SECOND
+        while self.witness.now() < min(max(since, self._strain.over) + seconds * SECOND, latest):
+            time.sleep(BEAT)
+
     def say(self, what: str) -> None:
         """Tell what happens."""
         self._say(f"{(self.witness.now() - self._began) / SECOND:7.1f} s  {what}")
@@ -199,7 +207,7 @@ class Experiment:
         self.say("quiet")
         if self._users is not None:
             self._users.stop()
-        time.sleep(LONGEST_RECOVERY * self._allow.patience / SECOND + CALM if quiet is None else quiet)
+        self.rest(LONGEST_RECOVERY * self._allow.patience / SECOND + CALM if quiet is None else quiet)
         if self._users is not None:
             self._bear("at the end", self._users.read_everything)
         if self._log is not None:

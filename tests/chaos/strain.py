@@ -12,18 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from checker.faults import KINDS
 from checker.history import Fault
 from checker.spans import SECOND
 
 BEAT: Final = 0.1  # seconds
 SLOW: Final = SECOND // 2  # a beat that takes longer than this was held up
+KIND: Final = "slow-machine"
 
 
 class Strain:
-    """Watches, until `close`. `slow` counts what was noticed."""
+    """Watches, until `close`. `slow` counts what was noticed; `over` is when the last of it excuses nothing any more."""
 
     def __init__(self, folder: Path, now: Callable[[], int], record: Callable[[Fault], None]) -> None:
-        self.slow = 0
+        self.slow = self.over = 0
         self._file = folder / "beat"
         self._now = now
         self._record = record
@@ -43,7 +45,8 @@ class Strain:
             now = self._now()
             if now - before > SLOW:
                 self.slow += 1
-                self._record(Fault(kind="slow-machine", begin=before, end=now, detail=f"{(now - before) / SECOND:.2f} s"))
+                self.over = now + KINDS[KIND].recovery * SECOND
+                self._record(Fault(kind=KIND, begin=before, end=now, detail=f"{(now - before) / SECOND:.2f} s"))
             before = now
 
     def _beat(self) -> None:

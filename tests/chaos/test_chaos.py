@@ -6,19 +6,15 @@ The whole takes six to eight minutes. What this machine cannot do to the cluster
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import pytest
 from chaos import jobs, plans, trial
 from chaos.experiment import Experiment, Title
-from chaos.plans import Blow, Means
 from checker.judge import Judgement, Outcome
 from checker.report import text
 
 SEED: Final = 1
-CALM: Final = 10.0  # seconds before the first fault
 KINDS: Final = (
     "compact-store", "cut-link", "cut-link-down", "cut-link-up", "cut-servers", "cut-store", "defragment-store", "full-disk",
     "full-server-disk", "half-open-link", "kill-all", "kill-node", "kill-server", "kill-store", "kill-store-majority",
@@ -41,17 +37,12 @@ def tell(what: str) -> None:
     sys.stderr.write(f"{what}\n")
 
 
-def plan(means: Means) -> Iterable[Blow]:
-    time.sleep(CALM)
-    return plans.each_kind(means)
-
-
 @pytest.fixture(scope="module")
 def the_trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     title = Title("one fault of each kind", "tox -e chaos", SEED)
     kinds = [*jobs.CORE, *jobs.plain(2)]
     folder = tmp_path_factory.mktemp("chaos")
-    found = Trial(*trial.run(folder, title, kinds, plan, say=tell))
+    found = Trial(*trial.run(folder, title, kinds, plans.each_kind, say=tell))
     tell(found.experiment.told(found.judgement))
     return found
 

@@ -6,7 +6,6 @@ Bugs that cannot be taken for one another are planted together, so that one clus
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +24,7 @@ from cluster.clocks import library
 from cluster.faults import Trouble
 
 WORK = 6.0  # seconds in which things are due, before and without faults
-QUIET = 4.0  # seconds for what should still come
+QUIET = 7.0  # seconds for what should still come
 REST = 1.0  # seconds after a fault
 SERVERS = ("s1", "s2")
 
@@ -98,11 +97,10 @@ def lured(bait: Bait, folder: Path) -> Judgement:
     """Start a cluster with these bugs, and judge it."""
 
     def plan(means: Means) -> Iterable[Blow]:
-        time.sleep(WORK)
         return (Blow(lambda make=make: [make(means)], lasts, REST) for make, lasts in bait.faults)
 
     bugs = ",".join(bait.shows)
-    shape = Shape(2, 2, 1, bait.clocks, (sys.executable, "-P", planted.__file__, bugs), bait.pause, QUIET)
+    shape = Shape(2, 2, 1, bait.clocks, (sys.executable, "-P", planted.__file__, bugs), bait.pause, WORK, QUIET)
     judgement, _ = trial.run(folder, Title(bugs, "tox -e chaos", 1), bait.kinds, plan, say=lambda _: None, shape=shape)
     return judgement
 

@@ -23,7 +23,8 @@ Plan = Callable[[Means], Iterable[Blow]]
 class Shape(NamedTuple):
     """How many there are of everything, and what they run.
 
-    `pause` is about how many seconds pass between two acts of users; `quiet` for how many nothing happens at the end.
+    `pause` is about how many seconds pass between two acts of users; `calm` for how many nothing happens before the first fault,
+    `quiet` at the end.
     """
 
     servers: int = 3
@@ -32,6 +33,7 @@ class Shape(NamedTuple):
     clocks: Sequence[str] = CLOCKED
     program: Sequence[str] = PROGRAM
     pause: float = 1.0
+    calm: float = 10.0
     quiet: float | None = None
 
 
@@ -58,7 +60,7 @@ def run(
         experiment.say("the cluster is up")
         experiment.come_back = fleet.wait
         experiment.work(kinds, shape.pause)
-        _inflict(experiment, plan(means))
+        _inflict(experiment, shape.calm, plan(means))
         return experiment.finish(shape.quiet), experiment
 
 
@@ -74,8 +76,9 @@ def _fleet(folder: Path, shape: Shape) -> Fleet:
     )
 
 
-def _inflict(experiment: Experiment, blows: Iterable[Blow]) -> None:
+def _inflict(experiment: Experiment, calm: float, blows: Iterable[Blow]) -> None:
     try:
+        experiment.rest(calm)
         for blow in blows:
             experiment.inflict(blow)
     except KeyboardInterrupt:
