@@ -237,8 +237,9 @@ class Journal:
         """Hear of a sync that covered a result; after a failed one `_begin` writes it again."""
         if trouble or execution not in self._unsafe:
             return
-        self._live[execution].report = None
-        self._unsafe.pop(execution)()
+        live = self._live[execution]
+        self._unsafe.pop(execution)()  # who waited for it reads it at once: until that is done, it is still in memory
+        live.report = None
 
     # --- writing and syncing ----------------------------------------------------------------------------------------------
 

@@ -190,6 +190,17 @@ class TestTornTail:
         assert path.with_suffix(".damaged").exists()
 
 
+async def test_a_result_is_read_from_memory_by_whoever_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path) as journal:
+        read = asyncio.get_running_loop().create_future()
+        monkeypatch.setattr(Segment, "read", lambda *_: pytest.fail("it was read from the file"))
+        report = result("x", b"output")
+        journal.result(report, lambda: read.set_result(journal.read("x")))
+        assert await asyncio.wait_for(read, 10) == report
+        monkeypatch.undo()
+        assert journal.read("x") == report  # from the file, by now
+
+
 class TestSync:
     async def test_serves_all_that_wait_for_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         syncs = []
