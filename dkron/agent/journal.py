@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -152,17 +152,19 @@ class Journal:
         self._append(Armed(execution, job, run))
         self._await_sync(partial(self._armed, execution, done))
 
-    def started(self, execution: str) -> None:
-        """Note that an execution starts now. It is written when this returns: the worker's own death does not undo it.
+    def started(self, executions: Collection[str]) -> None:
+        """Note that these start now. It is written when this returns: the worker's own death does not undo it.
 
         Raises:
-            JournalError: it could not be written, so nothing may be started.
+            JournalError: it could not be written, so none of them may be started.
         """
-        self._append(Started(execution))
+        for execution in executions:
+            self._append(Started(execution))
         self._flush()
         if self._current is None:
             raise JournalError(self.trouble)
-        self._live[execution].started = True
+        for execution in executions:
+            self._live[execution].started = True
 
     def spawned(self, execution: str, pid: int, since: int) -> None:
         """Note the process of an execution, so that a later incarnation can end it."""

@@ -101,9 +101,9 @@ class Launcher:
         return len(self._starting)
 
     @property
-    def ready(self) -> bool:
-        """Tell whether it should be asked for one more."""
-        return self.alive and self._quiet < STALLED and len(self._starting) < self._most
+    def room(self) -> int:
+        """How many more it should be asked for."""
+        return max(0, self._most - len(self._starting)) if self.alive and self._quiet < STALLED else 0
 
     def listen(self) -> None:
         """Take part in the running loop."""

@@ -41,9 +41,9 @@ class Launchers:
                 self._launchers.append(self._launcher())
 
     @property
-    def ready(self) -> bool:
-        """Tell whether more can be started now; otherwise later, as soon as one of the present starts is answered."""
-        return any(launcher.ready for launcher in self._launchers)
+    def room(self) -> int:
+        """How many more can be started now; others later, as soon as one of the present starts is answered."""
+        return sum([launcher.room for launcher in self._launchers])
 
     @property
     def pids(self) -> list[int]:
@@ -65,7 +65,7 @@ class Launchers:
         """
         if not self._launchers:
             raise OSError("nothing can be started at the moment: the processes that do it for the worker have died")
-        best = min(self._launchers, key=lambda launcher: (not launcher.ready, launcher.pending))
+        best = min(self._launchers, key=lambda launcher: (not launcher.room, launcher.pending))
         best.start(program, until, descriptors, child)
 
     def beat(self) -> None:

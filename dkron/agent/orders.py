@@ -309,9 +309,8 @@ class Orders:
     def next_start(self, now: int) -> Order | None:
         """Return the order to start at this very moment, and count it as running from now on.
 
-        The lease is checked here (R4), so the caller starts it before anything else happens, and reads the clock again for the
-        next one; or whoever starts it checks again that `lease_end`, as it is now, has not come. The start entry goes to the
-        journal first. Then it calls `started`, `late`, `ended` or `unstarted`.
+        The lease is checked here (R4), and whoever starts it checks again that `lease_end`, as it is now, has not come. The
+        start entry goes to the journal first. Then the caller calls `started`, `late`, `ended` or `unstarted`.
         """
         self._lapse(now)
         while self._due and self.running < self.places:

@@ -102,9 +102,9 @@ class Runner:
         self._running: dict[str, tuple[_Context, Callable[[int], None]]] = {}
 
     @property
-    def ready(self) -> bool:
-        """Tell whether it can start one more now; otherwise it can when it has told of the next that has begun, or has not."""
-        return self._launchers.ready
+    def room(self) -> int:
+        """How many more it can start now; others when it has told of the next that has begun, or has not."""
+        return self._launchers.room
 
     def start(self, order: Order, until: int) -> None:
         """Start an execution, before a boot time or never (R4). Whatever else prevents that is how it ends."""
@@ -140,6 +140,9 @@ class Runner:
     def _begin(self, executor: Any, context: _Context, until: int) -> Callable[[int], None]:  # noqa: ANN401 - either kind
         if hasattr(executor, "command"):
             return self._spawn(executor.command(context), context, until).end
+        if _CLOCK.boot() >= until:
+            self._loop.call_soon(self._miss, context)
+            return lambda _grace: None
         cancel = self._bench.run(partial(executor.run, context), partial(self._finish, context))
         self._listener.begun(context.execution, _CLOCK.boot())
         return lambda _grace: cancel()

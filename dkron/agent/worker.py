@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 import aiohttp
@@ -27,6 +28,7 @@ from dkron.core.messages import HEARTBEAT, LEASE, Order, Report, State
 from dkron.plugins.executor_config import config_schema
 
 SLICE: Final = 4 * MILLISECOND  # for which starts may hold the loop before others get a turn
+TURN: Final = 16  # starts that share one write to the journal
 LINGER: Final = 5.0  # seconds for which a leaving worker waits for its last results to be acknowledged
 PARTING: Final = 250 * MILLISECOND  # in which what a leader was about to order is sent, once it has heard that the worker leaves
 FAREWELL: Final = 1 * SECOND  # for which a worker that could leave waits for a leader to hear that
@@ -210,14 +212,18 @@ class Worker:
         now = self._clock.boot()
         self.orders.tick(now)
         deadline = now + SLICE
-        while self._runner.ready and (order := self.orders.next_start(now)) is not None:
-            self._start(order)
+        while orders := self._next_starts(now):
+            self._start(orders)
             now = self._clock.boot()
             if now >= deadline:
                 self._settle_soon()
                 return
         self._sleep(now)
         self._consider_the_end()
+
+    def _next_starts(self, now: int) -> list[Order]:
+        """Return the next few to start, as far as there is room for them."""
+        return list(islice(iter(partial(self.orders.next_start, now), None), min(self._runner.room, TURN)))
 
     def _sleep(self, now: int) -> None:
         """Wake up for what is next. A timer that turns out to be too early costs less than one that is replaced for each run."""
@@ -235,14 +241,16 @@ class Worker:
 
     # --- executions -------------------------------------------------------------------------------------------------------
 
-    def _start(self, order: Order) -> None:
+    def _start(self, orders: Sequence[Order]) -> None:
         """Start what is due: first the journal, then the work, which looks at the lease once more when it begins (R4, R6)."""
         try:
-            self._journal.started(order.id)
+            self._journal.started([order.id for order in orders])
         except JournalError as error:
-            self.orders.unstarted(order.id, str(error))
+            for order in orders:
+                self.orders.unstarted(order.id, str(error))
             return
-        self._runner.start(order, until=self.orders.lease_end or 0)
+        for order in orders:
+            self._runner.start(order, until=self.orders.lease_end or 0)
 
     def begun(self, execution: str, at: int) -> None:
         """Hear from the runner."""

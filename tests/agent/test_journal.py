@@ -61,7 +61,7 @@ async def live_through(folder: Path) -> str:
         for execution in ("armed", "started", "spawned", "done", "gone"):
             assert await arm(journal, execution) == ""
         for execution in ("started", "spawned", "done", "gone"):
-            journal.started(execution)
+            journal.started([execution])
         journal.spawned("spawned", 4242, 17)
         await keep(journal, "done", b"output")
         await keep(journal, "gone")
@@ -225,7 +225,7 @@ class TestSync:
         monkeypatch.setattr(module, "REPAIR", 0.02)
         async with opened(tmp_path) as journal:
             await arm(journal, "runs")
-            journal.started("runs")
+            journal.started(["runs"])
             with monkeypatch.context() as broken:
                 broken.setattr(os, "fdatasync", _fail)
                 recorded = asyncio.create_task(keep(journal, "runs", b"output"))
@@ -274,17 +274,18 @@ class TestFullDisk:
     async def test_starts_nothing(self, tmp_path: Path) -> None:
         async with opened(tmp_path) as journal:
             await arm(journal, "x")
+            await arm(journal, "y")
             with full_disk(20), pytest.raises(JournalError, match="File too large"):
-                journal.started("x")
+                journal.started(["x", "y"])
         async with opened(tmp_path) as journal:
-            assert states(journal) == {"x": State.VOID}
+            assert states(journal) == {"x": State.VOID, "y": State.VOID}
 
     async def test_keeps_what_runs_until_there_is_room(self, tmp_path: Path) -> None:
         async with opened(tmp_path) as journal:
             await arm(journal, "ends")
             await arm(journal, "runs")
-            journal.started("ends")
-            journal.started("runs")
+            journal.started(["ends"])
+            journal.started(["runs"])
             with full_disk(20):
                 recorded = asyncio.create_task(keep(journal, "ends", b"output"))
                 await until(lambda: journal.trouble)
@@ -315,10 +316,10 @@ class TestSegments:
     async def test_do_not_grow_with_the_number_of_runs(self, tmp_path: Path) -> None:
         async with opened(tmp_path) as journal:
             await arm(journal, "runs on")
-            journal.started("runs on")
+            journal.started(["runs on"])
             for n in range(200):
                 await arm(journal, str(n))
-                journal.started(str(n))
+                journal.started([str(n)])
                 await keep(journal, str(n), b"x" * 100)
                 journal.forget(str(n))
             await until(lambda: len(segment_paths(tmp_path)) <= 2)
@@ -366,7 +367,7 @@ async def main():
     def armed(execution, trouble):
         assert not trouble
         say("armed", execution)
-        journal.started(execution)
+        journal.started([execution])
         say("started", execution)
         report = Report("a", 1, execution, "job", "run", State.FINISHED, output=b"x" * 300)
         journal.result(report, lambda: say("recorded", execution))

@@ -76,13 +76,13 @@ async def test_they_are_ready_for_as_many_as_they_have_descriptors_for(start: St
     launchers.listen()
     stop(launchers)
     runs = []
-    while launchers.ready:
+    while launchers.room:
         runs.append(start("true", stdin=b"x", launchers=launchers))
     assert len(runs) == most
     go(launchers)
     for run in runs:
         assert (await run.exit()).returncode == 0
-    assert launchers.ready
+    assert launchers.room
     launchers.close()
 
 
@@ -225,7 +225,7 @@ class TestDeath:
             os.kill(launchers.pids[0], signal.SIGKILL)
             await until(lambda: not launchers.pids)
             assert "no launcher can be started: [Errno 2] No such file or directory: '/nowhere/python'" in caplog.text
-            assert not launchers.ready
+            assert not launchers.room
             with pytest.raises(OSError, match="nothing can be started at the moment"):
                 start("true", launchers=launchers)
         launchers.beat()
@@ -247,7 +247,7 @@ class TestDeath:
             patch.setattr(sys, "executable", "/nowhere/python")
             launchers = Launchers("marker", 1024, most=1)
         launchers.listen()
-        assert not launchers.ready
+        assert not launchers.room
         launchers.beat()
         assert (await start("true", launchers=launchers).exit()).returncode == 0
         launchers.close()
@@ -283,11 +283,11 @@ class TestPatience:
         assert stalled.pending == 1
         runs = [start("true") for _ in range(10)]
         assert stalled.pending == (1 if len(launchers.pids) > 1 else 11)
-        assert launchers.ready == (len(launchers.pids) > 1)
+        assert bool(launchers.room) == (len(launchers.pids) > 1)
         os.kill(stalled.pid, signal.SIGCONT)
         for run in (waits, *runs):
             assert (await run.exit()).returncode == 0
-        assert stalled.ready
+        assert stalled.room
 
     async def test_begins_anew_with_every_answer(self, start: Start, launchers: Launchers) -> None:
         for _ in range(3):

@@ -167,6 +167,17 @@ class TestProcess:
         assert not (tmp_path / "effect").exists()
         lab.runner.end("x", 0)  # nobody remembers it
 
+    @pytest.mark.parametrize("executor", ["coroutine", "function"])
+    async def test_code_that_has_no_time_left_is_not_begun(self, lab: Lab, executor: str) -> None:
+        lab.start(executor, until=CLOCK.boot())
+        async with asyncio.timeout(10):
+            while not lab.missed:  # noqa: ASYNC110 - it is told by a plain call
+                await asyncio.sleep(0.005)
+        assert lab.missed == {"x"}
+        assert not lab.ends
+        assert not lab.begins
+        lab.runner.end("x", 0)  # nobody remembers it
+
     async def test_that_is_ended_before_it_has_started_ends_when_it_has(self, lab: Lab) -> None:
         lab.start("shell", config=script("trap '' TERM; sleep 3600"))
         lab.runner.end("x", 0)
