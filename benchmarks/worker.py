@@ -73,6 +73,7 @@ class Leader:
 
     def _acknowledge(self, report: Report) -> None:
         self.results[report.id] = report
+        self.starts.setdefault(report.id, report.started_at)
         self._taken.append(report.id)
         if len(self._taken) == 1:
             asyncio.get_running_loop().call_later(0.005, self._flush)

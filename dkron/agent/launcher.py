@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from dkron.agent import reaper, spawner
+from dkron.agent.aging import Aging
 from dkron.agent.line import Line
 from dkron.agent.spawner import Program
 from dkron.core.clock import SECOND, SystemClock
@@ -41,6 +42,9 @@ class Child(Protocol):
 
     def started(self, launcher: Launcher, pid: int, since: int, at: int) -> None:
         """It runs: `since` is its start time in ticks since boot, `at` a boot time just before."""
+
+    def lasts(self) -> None:
+        """It has run for a moment, unless it has been reaped or orphaned meanwhile."""
 
     def late(self) -> None:
         """It was not started: there was no time left."""
@@ -78,6 +82,7 @@ class Launcher:
         self._numbers: Final = itertools.count()
         self._starting: Final[dict[int, Child]] = {}
         self._running: Final[dict[int, tuple[Child, int]]] = {}
+        self._aging: Final = Aging[Child](lambda child: child.lasts())
         self._unanswered = 0
         self._quiet = 0  # beats for which it has owed answers and given none
         ours, theirs = socket.socketpair()
@@ -153,6 +158,7 @@ class Launcher:
                 child = self._starting.pop(number)
                 self._running[pid] = child, since
                 child.started(self, pid, since, at)
+                self._aging.add(child)
             case spawner.LATE, number:
                 self._starting.pop(number).late()
             case spawner.REFUSED, number, errno, detail:

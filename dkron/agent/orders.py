@@ -416,11 +416,11 @@ class Orders:
         known.started_at = wall
         self._answer(known)
 
-    def ended(self, execution: str, ended: Ended, wall: int) -> None:
-        """Hear that it has ended, or could not be started, at that wall time."""
+    def ended(self, execution: str, ended: Ended, wall: int, started: int = 0) -> None:
+        """Hear that it has ended, or could not be started, at that wall time; and when it had `started`, if not known by then."""
         known = self._executions[execution]
         known.phase = _Phase.RECORDING
-        known.started_at = known.started_at or wall
+        known.started_at = known.started_at or started or wall
         self.running -= 1
         self._undelivered += 1
         outcome, why = known.ending or (_outcome(ended), "" if ended.success else ended.message)

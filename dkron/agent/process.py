@@ -7,6 +7,7 @@ import contextlib
 import functools
 import math
 import os
+import select
 import signal
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
@@ -61,6 +62,8 @@ class Process:
         "_exited",
         "_guard",
         "_keeper",
+        "_kept",
+        "_lasting",
         "_launcher",
         "_loop",
         "_output",
@@ -81,6 +84,7 @@ class Process:
         *,
         output: Output,
         begun: Callable[[Process, int], None],
+        lasting: Callable[[Process], None],
         ended: Callable[[Exit], None],
         keeper: Keeper | None,
     ) -> None:
@@ -90,8 +94,10 @@ class Process:
         self._pipe: int | None = pipe
         self._output = output
         self._begun = begun
+        self._lasting = lasting
         self._ended = ended
         self._keeper = keeper
+        self._kept = False  # whether the keeper knows it
         self._launcher: Launcher | None = None
         self._pidfd: int | None = None
         self._guard: MemoryGuard | None = None
@@ -108,15 +114,6 @@ class Process:
     def started(self, launcher: Launcher, pid: int, since: int, at: int) -> None:
         """Listen to it, and do to it what has been asked for meanwhile."""
         self._launcher, self.pid, self.since = launcher, pid, since
-        if self._keeper is not None:
-            self._keeper.watch(pid, since)
-        try:
-            self._pidfd = os.pidfd_open(pid)
-        except OSError as error:  # what cannot be listened to must not live on
-            self._reason = str(error)
-            self._finish()
-            return
-        self._loop.add_reader(self._pidfd, self._on_exit)
         if self._pipe is not None:
             self._loop.add_reader(self._pipe, self._on_output)
         if self._command.memory_limit:
@@ -124,6 +121,19 @@ class Process:
         self._begun(self, at)
         if self._deadline < math.inf:
             self._enforce()
+
+    def lasts(self) -> None:
+        """Have the keeper know it, and hear of its exit even if something else holds its output: most are over before that.
+
+        Until then, the launcher would kill it if the worker died, and the keeper would know it by its marker.
+        """
+        if self._exited or self._over:
+            return
+        if self._keeper is not None:
+            self._keeper.watch(self.pid, self.since)
+            self._kept = True
+        self._lasting(self)
+        self._listen()
 
     def late(self) -> None:
         """End without having started."""
@@ -201,8 +211,27 @@ class Process:
 
     def _on_output(self) -> None:
         self._read()
-        if self._pipe is None and self._exited and not self._signalled and not self._over:
+        if self._pipe is not None or self._over:
+            return
+        if not self._exited:  # it is about to exit, as a rule
+            self._listen()
+        elif not self._signalled:
             self._settle()
+
+    def _listen(self) -> None:
+        """Hear of its exit, at once if it has come."""
+        if self._pidfd is not None:
+            return
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError as error:  # what cannot be listened to must not live on
+            self._reason = str(error)
+            self._finish()
+            return
+        if _is_over(self._pidfd):
+            self._on_exit()
+        else:
+            self._loop.add_reader(self._pidfd, self._on_exit)
 
     def _on_exit(self) -> None:
         self._close_pidfd()
@@ -250,9 +279,9 @@ class Process:
         self._close()
         if self._guard is not None:
             self._guard.release(self.pid)
-        if self._keeper is not None and self.pid:
+        if self._keeper is not None and self._kept:
             self._keeper.forget(self.pid)
-            self._keeper = None
+            self._kept = False
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
@@ -305,6 +334,7 @@ def spawn(
     ended: Callable[[Exit], None],
     launchers: Launchers,
     keeper: Keeper | None,
+    lasting: Callable[[Process], None] = lambda _process: None,
 ) -> Process:
     """Have a command started, on the running loop. To be called when the launchers are `ready`.
 
@@ -321,6 +351,7 @@ def spawn(
             `Process.end`: also what lives in the session, and until the grace is over); then the rest of the session is killed.
         launchers: start it.
         keeper: told of the group, so that it does not outlive the worker.
+        lasting: called on the loop with the process after a moment, if it has not ended by then.
 
     Raises:
         OSError, ValueError: nothing runs, and none of these calls will come; the message is a sentence for the user.
@@ -333,7 +364,7 @@ def spawn(
         os.set_blocking(pipe, False)
         if command.stdin is not None:
             descriptors.append(launch.readable(command.stdin))
-        process = Process(command, pipe, output=output, begun=begun, ended=ended, keeper=keeper)
+        process = Process(command, pipe, output=output, begun=begun, lasting=lasting, ended=ended, keeper=keeper)
         launchers.start(program, until, descriptors, process)
     except OSError:
         for descriptor in (pipe, *descriptors):
@@ -345,6 +376,12 @@ def spawn(
 def end(process: Process, grace: int) -> None:
     """End a process: TERM, and after `grace` nanoseconds KILL, to everything in its session."""
     process.end(grace)
+
+
+def _is_over(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _sentence(code: int) -> str:

@@ -60,8 +60,11 @@ class Listener(Protocol):
     def begun(self, execution: str, at: int) -> None:
         """It has been started at that boot time."""
 
+    def lasts(self, execution: str) -> None:
+        """It has not ended at once. What does so, as most commands do, is spared all that is only of use meanwhile."""
+
     def spawned(self, execution: str, pid: int, since: int) -> None:
-        """It is a process, which was started at that time, in ticks since boot."""
+        """It lasts, and is a process, which was started at that time, in ticks since boot."""
 
     def late(self, execution: str) -> None:
         """It has not been started in time, and will not be."""
@@ -145,6 +148,7 @@ class Runner:
             return lambda _grace: None
         cancel = self._bench.run(partial(executor.run, context), partial(self._finish, context))
         self._listener.begun(context.execution, _CLOCK.boot())
+        self._listener.lasts(context.execution)
         return lambda _grace: cancel()
 
     def _spawn(self, command: Command, context: _Context, until: int) -> _Spawned:
@@ -202,6 +206,7 @@ class _Spawned:
             until=until,
             output=self._context.output,
             begun=self._begun,
+            lasting=self._lasts,
             ended=self._ended,
             launchers=launchers,
             keeper=keeper,
@@ -210,12 +215,15 @@ class _Spawned:
     def end(self, grace: int) -> None:
         self._process.end(grace)
 
-    def _begun(self, process: Process, at: int) -> None:
+    def _begun(self, _process: Process, at: int) -> None:
         self._listener.begun(self._context.execution, at)
-        self._listener.spawned(self._context.execution, process.pid, process.since)
         timeout = self._command.timeout
         if timeout:
             self._timer = asyncio.get_running_loop().call_later(timeout / SECOND, self._time_out, timeout)
+
+    def _lasts(self, process: Process) -> None:
+        self._listener.spawned(self._context.execution, process.pid, process.since)
+        self._listener.lasts(self._context.execution)
 
     def _time_out(self, timeout: int) -> None:
         self._reason = f"ended after its timeout of {timeout / SECOND:g} s"

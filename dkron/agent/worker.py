@@ -92,6 +92,7 @@ class Worker:
             heard=self._settle_soon,
             gave_up=self._give_up,
         )
+        self._begun: dict[str, int] = {}  # wall times of starts that the leader was not told of yet
         self._seen = clock.boot()  # when a server was last linked
         self._settling = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -254,8 +255,12 @@ class Worker:
 
     def begun(self, execution: str, at: int) -> None:
         """Hear from the runner."""
-        self.orders.started(execution, self._clock.wall() - (self._clock.boot() - at))
+        self._begun[execution] = self._clock.wall() - (self._clock.boot() - at)
         self._settle_soon()
+
+    def lasts(self, execution: str) -> None:
+        """Hear from the runner, and tell the leader that it runs: about what ends at once, the result says all."""
+        self.orders.started(execution, self._begun.pop(execution))
 
     def spawned(self, execution: str, pid: int, since: int) -> None:
         """Hear from the runner."""
@@ -268,7 +273,7 @@ class Worker:
 
     def ended(self, execution: str, ended: Ended) -> None:
         """Hear from the runner."""
-        self.orders.ended(execution, ended, self._clock.wall())
+        self.orders.ended(execution, ended, self._clock.wall(), self._begun.pop(execution, 0))
         self._settle_soon()
 
     def _armed(self, execution: str, trouble: str) -> None:

@@ -54,6 +54,13 @@ def test_is_answered_when_it_is_known(orders: Orders, world: Recorder, question:
     assert world.states() == [State.RUNNING]
 
 
+def test_that_has_ended_at_once_is_told_of_by_its_result_alone(orders: Orders, world: Recorder) -> None:
+    orders.ended("x", Ended(success=True), wall=99, started=77)
+    orders.recorded("x")
+    assert world.sent == []
+    assert (final(orders).started_at, final(orders).finished_at) == (77, 99)
+
+
 def test_that_comes_too_late_is_void(orders: Orders, world: Recorder) -> None:
     """R4: as if the lease had been found over here."""
     orders.late("x")

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from dkron.agent import process, reaper
+from dkron.agent import aging, process, reaper
 from dkron.agent.keeper import Keeper
 from dkron.agent.launcher import Launcher
 from dkron.agent.launchers import Launchers
@@ -84,17 +84,44 @@ async def test_it_leads_a_session(shell: Start) -> None:
     assert run.output.bytes().split() == [str(run.process.pid).encode()] * 2
 
 
-async def test_its_keeper_knows_it_until_just_before_it_is_reaped(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_its_keeper_knows_it_until_just_before_it_is_reaped(
+    start: Start, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keeper = Keeper.start(uuid4().hex)
-    run = start("cat", "/dev/stdin", keeper=keeper, stdin=b"x")
-    await run.pid()
-    assert keeper._watched == {run.process.pid: run.process.since}
+    run = start("sleep", "0.3", keeper=keeper)
+    await until(lambda: bool(keeper._watched))
+    assert keeper._watched == {await run.pid(): run.process.since}
     known: list[dict[int, int]] = []
     reap = Launcher.reap
     monkeypatch.setattr(Launcher, "reap", lambda launcher, pid: known.append(dict(keeper._watched)) or reap(launcher, pid))
     assert await run.exit() == Exit(0, "")
     assert known == [{}]
     keeper.close()
+
+
+class TestWhatEndsAtOnce:
+    @pytest.fixture(autouse=True)
+    def slow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(aging, "AGE", 1000.0)
+
+    async def test_needs_neither_keeper_nor_a_reader_for_its_exit(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        keeper = Keeper.start(uuid4().hex)
+        monkeypatch.setattr(keeper, "_send", lambda message: pytest.fail(f"the keeper was told {message}"))
+        run = start("echo", "hello", keeper=keeper)
+        assert await run.exit() == Exit(0, "")
+        assert run.output.bytes() == b"hello\n"
+        monkeypatch.undo()
+        keeper.close()
+
+    async def test_has_not_ended_when_it_has_closed_its_output(self, shell: Start) -> None:
+        run = shell("exec >&- 2>&-; sleep 0.2; exit 3")
+        assert await run.exit() == Exit(3, "exit status 3")
+
+    async def test_can_be_ended(self, start: Start) -> None:
+        run = start("sleep", "100")
+        await run.pid()
+        run.process.end(0)
+        assert await run.exit() == Exit(-9, "signal: killed")
 
 
 async def test_it_carries_the_marker_of_its_launcher(start: Start, launchers: Launchers) -> None:
@@ -296,7 +323,7 @@ async def run_many(start: Start, count: int, parallel: int) -> None:
 
 @pytest.mark.processes
 async def test_thousands_of_runs_leave_nothing(
-    start: Start, launchers: Launchers, descriptors: Names, children: Callable[[int], list[int]]
+    start: Start, launchers: Launchers, descriptors: Names, children: Callable[[int], list[int]], until: Until
 ) -> None:
     loop: Any = asyncio.get_running_loop()
 
@@ -307,9 +334,14 @@ async def test_thousands_of_runs_leave_nothing(
         theirs = [descriptors(pid) for pid in launchers.pids]
         return len(descriptors()), len(loop._selector.get_map()), timers, processes, theirs, [*map(children, launchers.pids)]
 
+    async def grown() -> None:
+        await until(lambda: not any(launcher._aging._old or launcher._aging._new for launcher in launchers._launchers))
+
     await run_many(start, 10, 10)
+    await grown()
     before = held()
     await run_many(start, 2_000, 16)
+    await grown()
     assert held() == before
     assert before[-1] == [[] for _ in launchers.pids]
 

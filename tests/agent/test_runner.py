@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from doubles.effects import make_order
 
+from dkron.agent import aging
 from dkron.agent.launchers import Launchers
 from dkron.agent.orders import Ended
 from dkron.agent.output import LIMIT
@@ -96,6 +97,7 @@ class Lab:
     def __init__(self, launchers: Launchers) -> None:
         self.pids: dict[str, int] = {}
         self.begins: dict[str, int] = {}
+        self.lasting: set[str] = set()
         self.missed: set[str] = set()
         self.ends: dict[str, Ended] = {}
         self.runner = Runner(
@@ -115,6 +117,10 @@ class Lab:
         assert execution in self.begins
         assert since
         self.pids[execution] = pid
+
+    def lasts(self, execution: str) -> None:
+        assert execution in self.begins
+        self.lasting.add(execution)
 
     def late(self, execution: str) -> None:
         assert execution not in self.begins
@@ -152,10 +158,18 @@ def script(text: str, **more: str) -> dict[str, str]:
 
 class TestProcess:
     async def test_that_succeeds(self, lab: Lab) -> None:
-        ended = await lab.run("shell", config=script("echo out; echo err >&2"))
+        ended = await lab.run("shell", config=script("echo out; echo err >&2; sleep 0.2"))
         assert ended == Ended(success=True, output=b"out\nerr\n", size=8)
         assert lab.pids["x"]
+        assert lab.lasting == {"x"}
         assert 0 < CLOCK.boot() - lab.begins["x"] < 10 * SECOND
+
+    async def test_that_ends_at_once_is_told_of_once(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(aging, "AGE", 1000.0)
+        assert (await lab.run("shell", config=script("exit 0"))).success
+        assert lab.begins
+        assert not lab.lasting
+        assert not lab.pids
 
     async def test_that_has_no_time_left_is_not_started(self, lab: Lab, tmp_path: Path) -> None:
         lab.start("shell", config=script(f"touch {tmp_path}/effect"), until=CLOCK.boot())

@@ -36,7 +36,7 @@ async def test_an_order_is_armed_run_and_reported(station: Station, leader: Lead
     hello = leader.hellos[0]
     assert (hello.node, hello.tags, hello.places) == ("n1", {"role": "web"}, 7)
     assert hello.executors["script"]["$defs"]["Config"]["properties"]["script"] == {"type": "string"}
-    leader.order("x", "echo $DKRON_EXECUTION_ID by $DKRON_WORKER; exit 3")
+    leader.order("x", "echo $DKRON_EXECUTION_ID by $DKRON_WORKER; sleep 0.2; exit 3")
     report = await leader.end_of("x")
     assert leader.states("x") == [State.ARMED, State.RUNNING, State.FINISHED]
     nonce = leader.agent.rpartition(".")[2]

@@ -51,7 +51,7 @@ async def handed_over(station: Station, execution: str) -> None:
 async def test_what_starts_is_answered_when_it_is_known(station: Station, leader: Leader) -> None:
     helpers = Helpers(await station.begin())
     helpers.stop()
-    leader.order("x")
+    leader.order("x", "sleep 0.2")
     await handed_over(station, "x")
     leader.say(Ask(1, [("job", "run", "x"), ("job", "run", "y")]))
     leader.say(Cancel(1, "x", "job", "run"))
