@@ -231,7 +231,7 @@ class Identity:
 
     def _untrue(self, job: Job) -> Iterator[Violation]:
         for known, record in job.changed:
-            behind = not record.final and record.at < max(known.at, known.finished_at) + self._allow.stale  # another server's copy
+            behind = not record.final and record.at < max(known.at, known.finished_at) + self._allow.stale  # in a copy
             if behind or self._faults.relived(Span(known.group, record.finished_at)):
                 continue
             says = f"it was {known.status} on record, and then {record.status}"
