@@ -75,10 +75,16 @@ class AtomicAdvance:
 
 
 class SteadyCursor:
-    """The cursor never goes back but by an edit, and steps over nothing: each instant has a run, or is a recorded skip."""
+    """The cursor never goes back but by an edit, and steps over nothing: each instant has a run, or is a recorded skip.
 
-    def __init__(self, rows: dict[str, list[Record]]) -> None:
+    Args:
+        rows: the recorded rows of skips, by job.
+        guard: what is due within this time of an edit may have been due after it, by the leader's clock.
+    """
+
+    def __init__(self, rows: dict[str, list[Record]], guard: int) -> None:
         self._rows = rows
+        self._guard = guard
 
     def see(self, step: Step) -> Iterator[Violation]:
         for job, before, after in step.under(STATE):
@@ -91,10 +97,16 @@ class SteadyCursor:
 
     def _passed(self, step: Step, job: str, before: State, after: State) -> Iterator[Violation]:
         spec: Spec | None = step.before(JOBS + job)
-        for instant in _dues(spec, before.cursor, after.cursor):
+        until = self._edited(step, job) if JOBS + job in step.changed else after.cursor
+        for instant in _dues(spec, before.cursor, min(until, after.cursor)):
             key = f"{RUNS}{job}/{instant}-{after.uid[:8]}"
             if step.before(key) is None and step.after(key) is None and not self._skipped(job, instant):
                 yield Violation(Kind.STEADY_CURSOR, job, "the cursor steps over it: no run, no skip", instant, step.revision)
+
+    def _edited(self, step: Step, job: str) -> int:
+        """Return until when the old specification surely counted; the same revision may claim by the new one."""
+        claims = [run.decided_at for path, run in _born(step) if job_of(path) == job]
+        return min([step.at - self._guard, *claims])
 
     def _skipped(self, job: str, instant: int) -> bool:
         return any(row.covers(instant) for row in self._rows.get(job, ()))
@@ -247,7 +259,7 @@ def all_of(rows: dict[str, list[Record]], guard: int) -> list[Invariant]:
         UniqueClaim(),
         Fenced(),
         AtomicAdvance(),
-        SteadyCursor(rows),
+        SteadyCursor(rows, guard),
         LegalStatus(),
         OneSlot(),
         CountedOnce(),

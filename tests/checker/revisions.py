@@ -56,6 +56,7 @@ class Run(msgspec.Struct, frozen=True):
     executions: tuple[Execution, ...] = ()
     revoking: bool = False
     closed: bool = False
+    decided_at: int = 0
 
     @property
     def occupies(self) -> bool:

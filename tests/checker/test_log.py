@@ -129,6 +129,18 @@ PAIRS = [
         (Wrong.STEADY_CURSOR,),
     ),
     Pair(
+        "an edit steps over what was due, and claims anew",
+        claimed().commit(25, job=job(owner="x"), state=state(30), run_30=run(30, decided_at=at(25))),
+        claimed().commit(25, job=job(owner="x"), state=state(30), run_30=run(30, decided_at=at(19))),
+        (Wrong.STEADY_CURSOR,),
+    ),
+    Pair(
+        "an edit steps over what was due before it, by any clock",
+        claimed().commit(22, job=job(owner="x"), state=state(22)),
+        claimed().commit(20.9, job=job(owner="x"), state=state(20.9)),
+        (Wrong.STEADY_CURSOR,),
+    ),
+    Pair(
         "an edit forgets what is armed",
         claimed().commit(8, job=job(owner="x"), state=state(8)),
         edited(),
