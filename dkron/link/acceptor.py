@@ -14,10 +14,11 @@ from aiohttp import web
 from dkron.addresses import Address
 from dkron.core.clock import SECOND, Clock
 from dkron.core.errors import InvalidInputError, LinkError
-from dkron.core.messages import Goodbye, Hello, Intro, Welcome
+from dkron.core.messages import Goodbye, Hello, Welcome
 from dkron.link.codec import FROM_AGENT, FROM_SERVER, MAX_FRAME, MAX_HELLO, Decoder, Message
 from dkron.link.dialer import PATH, SERVERS_PATH
 from dkron.link.handshake import examine
+from dkron.link.messages import Intro
 from dkron.link.transport import Link
 
 HANDSHAKE_TIMEOUT: Final = 5.0  # seconds from the connection to the hello

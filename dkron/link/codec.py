@@ -10,7 +10,8 @@ from typing import Final
 import msgspec
 
 from dkron.core.errors import LinkError
-from dkron.core.messages import FromAgent, FromServer, ToAgent
+from dkron.core.messages import FromAgent, ToAgent
+from dkron.link.messages import FromServer
 
 Message = FromAgent | ToAgent | FromServer
 

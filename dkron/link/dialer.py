@@ -13,9 +13,10 @@ from yarl import URL
 
 from dkron import addresses
 from dkron.core.errors import LinkError
-from dkron.core.messages import Goodbye, Hello, Intro, Welcome
+from dkron.core.messages import Goodbye, Hello, Welcome
 from dkron.link.codec import FROM_SERVER, MAX_FRAME, TO_AGENT, Decoder
 from dkron.link.handshake import RefusedError, WebSocket, introduce
+from dkron.link.messages import Intro
 from dkron.link.transport import Link
 
 PORT: Final = 8946

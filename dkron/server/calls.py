@@ -9,7 +9,7 @@ from typing import Any
 
 from dkron.core import errors
 from dkron.core.errors import DkronError, InvalidInputError, LinkError, NotLeaderError
-from dkron.core.messages import Call, Reply
+from dkron.link.messages import Call, Reply
 
 Do = Callable[[str, bytes, int], Awaitable[tuple[int, bytes]]]
 Send = Callable[[Call | Reply], None]

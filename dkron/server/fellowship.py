@@ -21,10 +21,11 @@ from dkron.core.board import Board, Server
 from dkron.core.clock import MILLISECOND, SECOND, Clock
 from dkron.core.errors import LinkError
 from dkron.core.fellows import PULSE, Fellow, Fellows
-from dkron.core.messages import Call, Goodbye, Hand, Intro, Pass, Pulse, Reply
+from dkron.core.messages import Goodbye, Pulse
 from dkron.link.codec import Message
 from dkron.link.dialer import PORT, meet
 from dkron.link.handshake import RefusedError
+from dkron.link.messages import Call, Hand, Intro, Pass, Reply
 from dkron.link.transport import Link
 from dkron.server.calls import Calls, Do
 

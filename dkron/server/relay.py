@@ -12,7 +12,8 @@ from typing import Final
 from msgspec.structs import replace
 
 from dkron.core.clock import SECOND, Clock
-from dkron.core.messages import Goodbye, Hand, Heartbeat, Hello, Pass, Report, ToAgent, Welcome
+from dkron.core.messages import Goodbye, Heartbeat, Hello, Report, ToAgent, Welcome
+from dkron.link.messages import Hand, Pass
 from dkron.server.fellowship import Companion
 from dkron.server.hub import Hub
 from dkron.server.listener import CoreListener

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dkron.core import errors, messages
 from dkron.core.board import encode
 from dkron.core.clock import MILLISECOND, SECOND, SystemClock, rfc3339, to_datetime
-from dkron.core.messages import HEARTBEAT, LEASE, LOOKAHEAD, VALID, Ack, FromAgent, FromServer, Heartbeat, Report, State, ToAgent
+from dkron.core.messages import HEARTBEAT, LEASE, LOOKAHEAD, VALID, Ack, FromAgent, Heartbeat, Report, State, ToAgent
 from dkron.core.models import (
     Execution,
     Job,
@@ -203,4 +203,4 @@ class TestErrors:
 
 def test_all_messages_are_listed() -> None:
     kinds = {cls for _, cls in inspect.getmembers(messages, inspect.isclass) if issubclass(cls, msgspec.Struct)}
-    assert kinds == {*FromAgent.__args__, *ToAgent.__args__, *FromServer.__args__}
+    assert kinds == {*FromAgent.__args__, *ToAgent.__args__, messages.Pulse}

@@ -20,9 +20,10 @@ from dkron.core.errors import InvalidInputError
 from dkron.core.fellows import Fellows
 from dkron.core.interfaces import Change, Retention
 from dkron.core.membership import Members
-from dkron.core.messages import Call, Heartbeat, Outcome, Reply, Report, State, ToAgent
+from dkron.core.messages import Heartbeat, Outcome, Report, State, ToAgent
 from dkron.core.models import Job
 from dkron.core.scheduler import Scheduler
+from dkron.link.messages import Call, Reply
 from dkron.server.calls import Calls
 from dkron.server.forwarding import ClusterService
 from dkron.server.leading import Leading

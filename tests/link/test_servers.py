@@ -14,26 +14,12 @@ import pytest_asyncio
 from dkron.addresses import Address
 from dkron.core.clock import SystemClock
 from dkron.core.errors import LinkError
-from dkron.core.messages import (
-    Call,
-    Cancel,
-    Echo,
-    Goodbye,
-    Halt,
-    Hand,
-    Heartbeat,
-    Hello,
-    Intro,
-    Pass,
-    Pulse,
-    Reply,
-    Report,
-    State,
-)
+from dkron.core.messages import Cancel, Echo, Goodbye, Halt, Heartbeat, Hello, Pulse, Report, State
 from dkron.link.acceptor import HANDSHAKES, Acceptor
 from dkron.link.codec import FROM_SERVER, Inbox, Message, Outbox, Sealer
 from dkron.link.dialer import dial, meet
 from dkron.link.handshake import RefusedError
+from dkron.link.messages import Call, Hand, Intro, Pass, Reply
 from dkron.link.transport import Link
 
 KEY = b"0123456789abcdef"

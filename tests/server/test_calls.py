@@ -22,7 +22,7 @@ from dkron.core.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
-from dkron.core.messages import Call, Reply
+from dkron.link.messages import Call, Reply
 from dkron.server.calls import Calls
 
 

@@ -15,9 +15,10 @@ from doubles.servers import KEY, Station, stop, until
 from dkron.core.board import Cluster, Leader, Server
 from dkron.core.clock import SECOND
 from dkron.core.errors import ConflictError, LinkError
-from dkron.core.messages import Echo, Hand, Intro, Pulse
+from dkron.core.messages import Echo, Pulse
 from dkron.link.dialer import meet
 from dkron.link.handshake import RefusedError
+from dkron.link.messages import Hand, Intro
 from dkron.link.transport import Link
 
 Start = Callable[..., Awaitable[Station]]

@@ -22,8 +22,8 @@ from dkron.core.errors import (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
-from dkron.core.messages import Reply
 from dkron.core.models import Job, Status
+from dkron.link.messages import Reply
 from dkron.server.forwarding import LONGEST
 
 # --- what is asked of a follower ------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from dkron.core.errors import (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
-from dkron.core.messages import Call, Reply
 from dkron.core.models import Status
+from dkron.link.messages import Call, Reply
 
 
 @pytest.mark.parametrize("how", ["link", "leader"])

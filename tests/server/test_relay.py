@@ -14,8 +14,9 @@ from msgspec.structs import replace
 
 from dkron.core.clock import SECOND
 from dkron.core.fellows import PULSE
-from dkron.core.messages import LEASE, Ack, Cancel, Echo, Goodbye, Hand, Heartbeat, Order, Pass, Report, State, Welcome
+from dkron.core.messages import LEASE, Ack, Cancel, Echo, Goodbye, Heartbeat, Order, Report, State, Welcome
 from dkron.core.models import MemberStatus
+from dkron.link.messages import Hand, Pass
 from dkron.server.fellowship import Companion
 from dkron.server.hub import Session
 from dkron.server.relay import HEARD

@@ -15,8 +15,9 @@ from sim.processes import Clock, Process, Timeline
 
 from dkron.core.clock import MILLISECOND
 from dkron.core.errors import LinkError
-from dkron.core.messages import Goodbye, Hello, Intro, Welcome
+from dkron.core.messages import Goodbye, Hello, Welcome
 from dkron.link.handshake import RefusedError
+from dkron.link.messages import Intro
 
 LATENCY: Final = (0.0002, 0.003)  # seconds
 OFF: Final = 15 * MILLISECOND  # that wall clocks are off at most when all is well

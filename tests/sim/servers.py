@@ -18,9 +18,10 @@ from dkron.core.errors import StoreError
 from dkron.core.fellows import Fellows
 from dkron.core.interfaces import Retention
 from dkron.core.membership import Members
-from dkron.core.messages import Ack, Hello, Intro, ToAgent
+from dkron.core.messages import Ack, Hello, ToAgent
 from dkron.core.models import Job, Notice, Skips
 from dkron.core.scheduler import TICK, Scheduler
+from dkron.link.messages import Intro
 from dkron.server.fellowship import Fellowship
 from dkron.server.forwarding import ClusterService
 from dkron.server.hub import Hub
