@@ -61,9 +61,11 @@ class Session:
         return self.hello.agent
 
     def beat(self, beat: Heartbeat) -> None:
-        """Keep the newest reading of its clocks in its hello."""
+        """Keep the newest reading of its clocks in its hello; what it was told of the store holds only for the term then (R3)."""
         self.beaten = self.heard
-        self.hello = replace(self.hello, reading=beat.reading, wall=beat.wall, term=max(beat.term, self.hello.term))
+        if beat.term > self.hello.term:
+            self.hello = replace(self.hello, term=beat.term, store_revision=0)
+        self.hello = replace(self.hello, reading=beat.reading, wall=beat.wall)
 
     def introduction(self, now: int) -> Hello:
         """Return its hello as it would say it now; only the reading is as old as it is (R4)."""

@@ -9,6 +9,7 @@ import aiohttp
 import msgspec
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from dkron.addresses import Address
 from dkron.core.clock import SECOND
@@ -19,7 +20,7 @@ from dkron.link.dialer import dial
 from dkron.link.handshake import RefusedError
 from dkron.link.transport import Link
 from dkron.server import hub as hub_module
-from dkron.server.hub import NAME_HELD, SILENT_SWEEPS, Hub
+from dkron.server.hub import NAME_HELD, SILENT_SWEEPS, Hub, Session
 
 KEY = b"0123456789abcdef"
 WELCOME = Welcome("c1", "s1", [("s1", "127.0.0.1:8946")], 1)
@@ -383,3 +384,11 @@ async def test_three_thousand_reports_arrive_in_order(world: World) -> None:
         link.send(report(number))
     told = await world.hears(3002)
     assert [event[2] for event in told[2:]] == [f"x{number}" for number in range(3000)]
+
+
+def test_what_an_agent_was_told_of_the_store_holds_for_its_term_then() -> None:
+    session = Session(None, replace(HELLO, term=3, store_revision=50), "127.0.0.1", 1, 0)  # type: ignore[arg-type]
+    session.beat(Heartbeat(1, 2, 3))
+    assert (session.hello.term, session.hello.store_revision) == (3, 50)
+    session.beat(Heartbeat(1, 2, 4))
+    assert (session.hello.term, session.hello.store_revision) == (4, 0)
