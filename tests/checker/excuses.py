@@ -35,7 +35,8 @@ class Excuses:
             case "missed":
                 return self._caught_up(job, target)
             case "store_restored":
-                return "" if self._faults.forgotten(target.instant) else "no store was restored"
+                decided = (target.instant, target.deadline)  # at the latest, and that may be what the store forgot
+                return "" if any(map(self._faults.forgotten, decided)) else "no store was restored"
         return f"{reason or 'no reason'} is not a reason to skip a run"
 
     def absent(self, target: Target) -> list[str]:

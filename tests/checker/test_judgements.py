@@ -168,6 +168,12 @@ PAIRS = [
         (Wrong.MISSED,),
     ),
     Pair(
+        "skipped as forgotten, but decided long before that",
+        ticking([70]).skips(70, 70, "store_restored").fault("restore-store", 90, 91, since=80),
+        ticking([70]).skips(70, 70, "store_restored").fault("pause-store", 69, 79).fault("restore-store", 90, 91, since=80),
+        (Wrong.MISSED,),
+    ),
+    Pair(
         "no node matches, and nothing says so",
         ticking(TICKS, tags={"role": "none:1"}),
         ticking(TICKS, tags={"role": "none:1"}).skips(10, 150, "no_target"),
