@@ -71,8 +71,6 @@ def _heard_again(draft: Draft, run: Run, execution: Execution, said: Report, wor
     match said.state:  # it arms and runs only what it was ordered itself
         case State.FINISHED:
             _finished(draft, run, execution, said, world)
-        case State.UNKNOWN | State.VOID | State.REFUSED if draft.started(execution):
-            _lost(draft, run, execution, "its worker died while it ran, and the journal does not know how it ended", world)
         case State.UNKNOWN | State.VOID | State.REFUSED:
             _not_started(draft, run, execution, said.reason or "its worker was restarted before the start", world)
 
@@ -131,8 +129,10 @@ def _without_substitute(job: Job, run: Run) -> list[Execution]:
 
 
 def _not_started(draft: Draft, run: Run, execution: Execution, why: str, world: World) -> None:
-    """It surely has not started and will not: stopped, taken back, or ordered anew."""
-    if policy.stopped(run, execution):
+    """It surely has not started and will not: stopped, taken back, or ordered anew. Unless it was known to have started (R7)."""
+    if draft.started(execution):
+        _lost(draft, run, execution, "it had started, and its worker does not know how it ended", world)
+    elif policy.stopped(run, execution):
         ended = replace(execution, status=Status.STOPPED, reason="stopped before its start", finished_at=world.now)
         finish(draft, run, ended, world)
     elif run.revoking and run.fence >= world.restored.fence:

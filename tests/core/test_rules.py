@@ -115,6 +115,16 @@ class TestR5R6Incarnations:
 
 
 class TestR7MayHaveStarted:
+    @pytest.mark.parametrize("state", NEVER[:2])
+    def test_what_was_known_to_run_is_never_ordered_elsewhere(self, state: State) -> None:
+        """Its own agent may have forgotten it: it was acknowledged, and then the store went back to before its end."""
+        scene = start(("a0",))
+        execution = scene.execution
+        scene.report(execution, State.RUNNING, started_at=scene.now)
+        scene.report(execution, state)
+        assert scene.records[execution.id].status is Status.LOST
+        assert scene.runs == []
+
     def test_a_reachable_target_is_left_alone(self) -> None:
         scene = start()
         scene.forward(1000 * SECOND)
