@@ -15,7 +15,7 @@ from dkron.agent.settings import WorkerSettings
 from dkron.agent.uplink import Uplink, Uplinks
 from dkron.core.clock import Clock
 from dkron.core.errors import LinkError
-from dkron.core.messages import Ack, Heartbeat, Hello, Report, Welcome
+from dkron.core.messages import Ack, Echo, Heartbeat, Hello, Report, Welcome
 
 logger = logging.getLogger("dkron.agent")
 
@@ -57,7 +57,7 @@ class Allegiance:
         self._leader: Uplink | None = None
         self._term = 0  # in which `_leader` leads
         self._linked_anew = False  # with `_leader`, from which nothing came since
-        self._store_revision = 0  # the newest that a server told of in the newest term
+        self._store_revision = 0  # the newest that the leader told of in the newest term
         self._store_term = 0
         self._strange = False  # the cluster that we belong to is gone, and we may join another
         self.uplinks: Final = Uplinks(settings, clock, self, session)
@@ -110,7 +110,7 @@ class Allegiance:
             self._join(uplink, welcome.cluster)
         if uplink is self._leader:
             self._linked_anew = True
-        self._note(welcome.term, welcome.store_revision)
+        self._note(welcome.term, 0)
         self._orders.heard(welcome.term)
         self.uplinks.told(welcome.servers)
 
@@ -133,6 +133,8 @@ class Allegiance:
                 deposed = True
             else:
                 found = self._follow(uplink, message.term) or found
+                if isinstance(message, Echo):
+                    self._note(message.term, message.store_revision)
                 self._orders.receive(message, now)
         if deposed:
             uplink.send(self.heartbeat())  # says which term is known here

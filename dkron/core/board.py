@@ -66,8 +66,9 @@ class Board:
         self.open: dict[str, dict[Place, None]] = {}  # by node: live runs with an execution there, oldest first; shared
         self.desks: dict[str, Desk] = {}  # others hold it
         self.highest_term = 0  # of all leaders seen
-        self.highest_revision = 0  # since the last of them began: a store below it was restored to its past (R3)
-        self._begun = 0  # the highest term that the cluster key has shown
+        self.highest_revision = 0  # seen since the last restoration: a store below it was restored to its past (R3)
+        self.restored = 0  # the term in which that one was recognized
+        self.forgot = False  # it was restored, and whoever leads does not know
         self.clear()
 
     def clear(self) -> None:
@@ -102,12 +103,16 @@ class Board:
         restored to its past (R3) may have other values under the same revisions.
         """
         names = dict.fromkeys(self.desks)
-        if listing.revision < self.revision:
-            self.clear()
         for desk in list(self.desks.values()):
             desk.forget()
         known = {key: revision for desk in self.desks.values() for key, revision in _revisions(desk)}
         known |= {OUTBOX + key: revision for key, (_, revision) in self.outbox.items()}
+        older = any(entry.revision < known.get(entry.key, 0) for entry in listing.entries)
+        self.forgot = self.forgot or older or listing.revision < self.highest_revision
+        restored = next((_cluster(entry.value).restored.term for entry in listing.entries if entry.key == CLUSTER), 0)
+        if self.forgot or restored > self.restored:
+            known = {}
+            self.clear()
         changed = [entry for entry in listing.entries if known.pop(entry.key, 0) != entry.revision]
         self._clear_others()
         for key in known.keys() - {entry.key for entry in changed}:
@@ -244,10 +249,10 @@ class Board:
         self.highest_term = max(self.highest_term, leader.term if leader else 0)
 
     def set_cluster(self, cluster: Cluster, revision: int) -> None:
-        """Take over the cluster key. A leader writes its term there before it acts; what is to be known of a restoration, too."""
+        """Take over the cluster key. A leader writes its term there before it acts, and what is to be known of a restoration."""
         self.cluster, self.cluster_revision = cluster, revision
-        if cluster.term > self._begun:
-            self._begun, self.highest_revision = cluster.term, revision
+        if cluster.restored.term > self.restored:
+            self.restored, self.highest_revision, self.forgot = cluster.restored.term, revision, False
 
     def _set_server(self, name: str, value: bytes | None) -> None:
         if value is None:

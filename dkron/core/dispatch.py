@@ -55,7 +55,7 @@ class Dispatcher:
     def echo(self, agent: str, reading: int) -> None:
         """Give an agent its reading back, which keeps its start lease alive (R4)."""
         if self._valid():
-            self._send(agent, Echo(self._leadership.term, reading))
+            self._send(agent, Echo(self._leadership.term, reading, self._leadership.revision))
 
     def acknowledge(self, answers: Iterable[tuple[str, str]]) -> None:
         """Note which final answers of agents are safe; under load many are, and `send_acks` tells of them at once."""
@@ -109,7 +109,7 @@ class Dispatcher:
         self._send(execution.agent, message)
 
     def _valid(self) -> bool:
-        valid = self._leadership.valid(self._clock.boot())
+        valid = self._leadership.sure(self._clock.boot())
         self._unsent = self._unsent or not valid
         return valid
 

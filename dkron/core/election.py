@@ -8,17 +8,21 @@ replaced only where `Fellows` takes it for dead; a server whose clock is wrong n
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from dkron.core.board import CLUSTER, LEADER, Board, Cluster, Leader, encode
 from dkron.core.clock import MILLISECOND, SECOND, Clock
-from dkron.core.errors import GuardFailedError, StoreError
+from dkron.core.errors import GuardFailedError, OutcomeUnknownError, StoreError
 from dkron.core.fellows import Fellows
-from dkron.core.interfaces import Coordinator, Lease
+from dkron.core.interfaces import Coordinator, Lease, Listing
 from dkron.core.membership import Members
 from dkron.core.messages import LOOKAHEAD, VALID
 from dkron.core.models import Restoration
+from dkron.core.world import SETTLING
 
 TTL = 5 * SECOND
 CHECK = 300 * MILLISECOND  # several times within VALID
@@ -28,32 +32,69 @@ class Leadership:
     """The time during which this server leads.
 
     `takeover` is the boot time at which it saw its own key committed; `checked` the boot time of issue of its last successful
-    fenced store call (R4). `restored` tells when the store was restored to its past, if it ever was (R3).
+    fenced store call (R4), `revision` the newest that these have returned. `restored` tells when the store was restored to its
+    past, if it ever was; `over`, that it was since (R3).
     """
 
-    def __init__(
-        self,
-        fence: int,
-        term: int,
-        takeover: int,
-        lease: Lease,
-        *,
-        restored: Restoration = Restoration(),  # noqa: B008 - immutable
-    ) -> None:
-        self.fence = fence
+    def __init__(self, fence: int, term: int, takeover: int, lease: Lease, members: Members, *, restored: Restoration) -> None:
+        self.fence = self.revision = fence
         self.term = term
-        self.takeover = takeover
-        self.checked = takeover
+        self.takeover = self.checked = takeover
         self.lease = lease
         self.restored = restored
+        self.over = False
+        self._members = members
 
-    def confirm(self, issued: int) -> None:
+    def confirm(self, issued: int, revision: int = 0) -> None:
         """Note a successful fenced store call."""
-        self.checked = max(self.checked, issued)
+        self.checked, self.revision = max(self.checked, issued), max(self.revision, revision)
+
+    def ended(self) -> bool:
+        """Tell whether the store was restored since, or a later leader is known: for an agent says so, and for ever."""
+        self.over = self.over or self._members.knows(self.revision + 1, self.fence, in_term=self.term, since=self.restored.term)
+        return self.over or self._members.highest_term > self.term
 
     def valid(self, boot: int) -> bool:
-        """Tell whether it may order and echo, in this very step (R4)."""
-        return boot - self.checked < VALID
+        """Tell whether it may decide what people ask for, in this very step (R4)."""
+        return boot - self.checked < VALID and not self.ended()
+
+    def sure(self, boot: int) -> bool:
+        """Tell whether it may order, echo, and decide everything.
+
+        It may not until one has come who knows the term before, or has had the time to: a server that has just begun does not
+        know what the store may have forgotten (R3).
+        """
+        known = self.term in {1, self.restored.term} or self.term - 1 in self._members.told
+        return self.valid(boot) and (known or boot - self._members.opened >= SETTLING)
+
+
+class Present(NamedTuple):
+    """The store as a leader sees it: one that is behind what was seen gives no answer, and the leadership is over (R3)."""
+
+    coordinator: Coordinator
+    clock: Clock
+    board: Board
+    leadership: Leadership
+
+    async def range(self, prefix: str) -> Listing:
+        """Do as the coordinator."""
+        seen = max(self.board.highest_revision, self.leadership.revision)
+        listing = await self.coordinator.range(prefix)
+        self._check(listing.revision, seen)
+        return listing
+
+    async def commit(self, guards: Mapping[str, int], puts: Mapping[str, bytes], deletes: Collection[str] = ()) -> int:
+        """Do as the coordinator, under the fence."""
+        issued, seen = self.clock.boot(), max(self.board.highest_revision, self.leadership.revision)
+        revision = await self.coordinator.commit(guards, puts, deletes)
+        self._check(revision, seen)
+        self.leadership.confirm(issued, revision)
+        return revision
+
+    def _check(self, revision: int, seen: int) -> None:
+        if revision < seen:
+            self.leadership.over = True
+            raise OutcomeUnknownError("the store was restored to its past")
 
 
 class Election:
@@ -96,11 +137,8 @@ class Election:
         """Make the cluster id, if the store has none."""
         if self._board.cluster is None:
             cluster = Cluster(id=secrets.token_hex(8))
-            try:
-                revision = await self._coordinator.commit({CLUSTER: 0}, {CLUSTER: encode(cluster)})
-            except GuardFailedError:
-                return  # another server was faster; the watch brings it
-            self._board.set_cluster(cluster, revision)
+            with suppress(GuardFailedError):  # another server was faster; the watch brings it
+                self._board.set_cluster(cluster, await self._coordinator.commit({CLUSTER: 0}, {CLUSTER: encode(cluster)}))
 
     def may_stand(self) -> bool:
         """Tell whether the leader key is free, or may be taken: from this server's own past, or from one taken for dead."""
@@ -112,13 +150,12 @@ class Election:
             return False
         if leader is None:
             return self._gathered()
-        return leader.server == self._server or self._fellows.may_replace(leader)
+        return self._board.forgot or leader.server == self._server or self._fellows.may_replace(leader)
 
     @property
     def _unfit(self) -> bool:
         """Tell whether this server is about to stop; or its clock is wrong, and another one can lead (R12)."""
-        others = self._board.servers.keys() - {self._server}
-        return self._abstains or (self._members.clock_is_off and bool(others))
+        return self._abstains or (self._members.clock_is_off and bool(self._board.servers.keys() - {self._server}))
 
     def _gathered(self) -> bool:
         """Tell whether the servers that a new cluster begins with are there."""
@@ -143,43 +180,36 @@ class Election:
             return None
         # What the board shows now is what this decision rests on: it moves on while the lease is granted.
         guards = {LEADER: self._board.leader_revision, CLUSTER: self._board.cluster_revision}
-        term = max(cluster.term, self._board.highest_term, self._members.highest_term) + 1
-        seen = self._seen(cluster.term)  # not the leader's: it may have failed between the two commits, and told nobody
+        term, seen = max(cluster.term, self._board.highest_term, self._members.highest_term) + 1, self._board.highest_revision
         lease = await self._coordinator.lease(TTL)
         leader = Leader(server=self._server, nonce=self._nonce, term=term)
         try:
             fence = await self._coordinator.commit(guards, {LEADER: encode(leader)}, lease=lease.id)
             takeover = self._clock.boot()
-            if fence <= seen:
+            told = self._members.knows(fence, guards[CLUSTER], in_term=cluster.term, since=self._board.restored)
+            if told or fence <= seen or self._board.forgot or self._members.highest_term > cluster.term:
                 until = self._members.now(takeover, self._clock.wall()) + LOOKAHEAD  # whoever led before may have armed so far
-                cluster = replace(cluster, restored=Restoration(until, fence))
+                cluster = replace(cluster, restored=Restoration(until, fence, term))
             cluster = replace(cluster, term=term)
             self._board.set_cluster(cluster, await self._coordinator.commit({LEADER: fence}, {CLUSTER: encode(cluster)}))
         except GuardFailedError:
             await lease.revoke()
             return None
-        return Leadership(fence, term, takeover, lease, restored=cluster.restored)
-
-    def _seen(self, term: int) -> int:
-        """Return the newest revision of the store that anybody saw, in this term or later."""
-        return max(self._board.highest_revision, self._members.highest_revision(term))
+        return Leadership(fence, term, takeover, lease, self._members, restored=cluster.restored)
 
     async def keep(self, leadership: Leadership) -> None:
         """Keep the lease alive and the validity fresh; return when leadership is lost, or of no use any more.
 
-        It is of no use when an agent knows a higher term, when this server's clock is wrong, or when the store was restored to
-        its past meanwhile: it is behind what was seen before it was asked.
+        It is of no use when an agent knows a later term or store, when this server's clock is wrong, or when the store was
+        restored to its past meanwhile.
         """
-        kept = self._clock.boot()
-        while self._members.highest_term <= leadership.term and not self._unfit:
-            issued, seen = self._clock.boot(), self._seen(leadership.term)
+        store, kept = Present(self._coordinator, self._clock, self._board, leadership), self._clock.boot()
+        while not (leadership.ended() or self._unfit):
             try:
-                if await self._coordinator.commit({LEADER: leadership.fence}, {}) < seen:
-                    return
-                leadership.confirm(issued)
-                if issued - kept >= TTL // 4:
+                await store.commit({LEADER: leadership.fence}, {})
+                if leadership.checked - kept >= TTL // 4:
                     await leadership.lease.keep()
-                    kept = issued
+                    kept = leadership.checked
             except GuardFailedError:
                 return
             except StoreError:
@@ -187,9 +217,13 @@ class Election:
             await self._clock.sleep(CHECK)
 
     async def resign(self, leadership: Leadership) -> None:
-        """Give leadership up, so that another server need not wait; the key is deleted only by its owner, in its own term."""
-        try:
+        """Give leadership up, so that another server need not wait; the key is deleted only by its owner, in its own term.
+
+        Unless the store was restored: then nobody else is to stand before this server, which knows that (R3).
+        """
+        if leadership.over:
+            self._board.forgot = True
+            return
+        with suppress(StoreError):  # then the lease ends it
             await self._coordinator.commit({LEADER: leadership.fence}, {}, [LEADER])
             await leadership.lease.revoke()
-        except StoreError:
-            pass  # then the lease ends it

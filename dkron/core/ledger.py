@@ -294,6 +294,8 @@ def occupies(run: Run) -> bool:
 def _succeeded(draft: Draft, job: Job, run: Run, world: World) -> None:
     """Let the dependents be born, each at most once for this run: they take its instant. A job that ran for once goes."""
     children = world.children(job.name)
+    if run.fence < world.restored.fence and max(e.finished_at for e in run.executions) < world.restored.until:
+        return  # it ended before the store was restored, and so may they have done (R3)
     draft.births += [
         Run(
             job=child.name,

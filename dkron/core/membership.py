@@ -89,6 +89,7 @@ class Members:
         self.opened = 0  # boot time from which nodes could come
         self.arrived = 0  # boot time at which the last incarnation came that was not here
         self.highest_term = 0
+        self.told: dict[int, int] = {}  # by term: the newest revision of the store that agents who came were told of in it (R3)
         self.offset = 0  # what to add to the own wall clock for reference time (R12); renewed by `tick`
         self._skew: int | None = None  # what to add to the own boot clock for it, as of the last tick
 
@@ -118,13 +119,16 @@ class Members:
         if same or not hello.retiring:
             self._peers[hello.node] = peer
         self.highest_term = max(self.highest_term, hello.term)
+        self.told[hello.term] = max(self.told.get(hello.term, 0), hello.store_revision)
         self._matching.clear()
         return peer
 
-    def highest_revision(self, term: int) -> int:
-        """Return the newest revision of the store that agents were told of in this term or later (R3)."""
-        told = (peer.hello.store_revision for peer in self._peers.values() if peer.hello.term >= term)
-        return max(told, default=0)
+    def knows(self, later: int, than: int, *, in_term: int, since: int) -> bool:
+        """Tell whether agents were told of a revision of the store that there was not yet when they were (R3).
+
+        It began its term `in_term` at revision `than`, and is to have `later` next; only what was told `since` a term counts.
+        """
+        return any(since <= term and revision >= (than if term < in_term else later) for term, revision in self.told.items())
 
     def heartbeat(self, agent: str, beat: Heartbeat, *, boot: int, wall: int) -> None:
         """Note that an incarnation is alive, and how busy it is."""
@@ -191,8 +195,7 @@ class Members:
             agent: the incarnation.
             takeover: when this leader saw its own leader key committed (boot time).
         """
-        peer = self._agents.get(agent)
-        return max(takeover + VALID, peer.heard if peer else self._heard.get(agent, 0)) + LEASE
+        return max(takeover + VALID, self.heard(agent, takeover)) + LEASE
 
     def replaced(self, agent: str, node: str) -> bool:
         """Tell whether an incarnation is known dead: its node is back over the same journal, hence the same lock (R5).

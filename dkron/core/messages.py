@@ -74,10 +74,11 @@ class Ack(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ack"):
 
 
 class Echo(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="echo"):
-    """The leader is here and valid; `reading` is the newest it got from this agent."""
+    """The leader is here and valid; `reading` is the newest from this agent, `store_revision` what was seen under its fence."""
 
     term: int
     reading: int
+    store_revision: int = 0
 
 
 class State(StrEnum):
@@ -159,7 +160,6 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="welco
     server: str
     servers: list[tuple[str, str]]
     term: int
-    store_revision: int = 0
 
 
 class Goodbye(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="goodbye"):

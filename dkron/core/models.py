@@ -48,11 +48,12 @@ class Restoration(msgspec.Struct, frozen=True):
     """The last time that the store was restored to its past (R3): who leads later has to know it as well.
 
     `until` is the reference time up to which the store does not know what became of the dues; what it shows under a fence
-    older than `fence` is how things were once.
+    older than `fence` is how things were once. It was recognized in `term`: what was seen in earlier ones counts no more.
     """
 
     until: int = 0
     fence: int = 0
+    term: int = 0
 
 
 class Reason(StrEnum):

@@ -145,6 +145,8 @@ def _decide_waiting(draft: Draft, run: Run, world: World) -> None:
     late = world.now - run.group if run.trigger is Trigger.SCHEDULE else 0
     if late > policy.duration(job.catchup_window, "catchup_window"):
         placed = Reason.MISSED
+    if run.fence < world.restored.fence:  # it may have been decided since then, and run (R3)
+        placed = Reason.STORE_RESTORED
     if isinstance(placed, Reason) and _may_change(draft, run, placed, world):
         return
     if isinstance(placed, Reason):

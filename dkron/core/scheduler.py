@@ -25,7 +25,7 @@ from dkron.core.board import Board
 from dkron.core.clock import MILLISECOND, SECOND, Clock
 from dkron.core.desk import Desk, Draft
 from dkron.core.dispatch import Dispatcher, Send
-from dkron.core.election import Leadership
+from dkron.core.election import Leadership, Present
 from dkron.core.errors import DkronError, GuardFailedError, NotLeaderError, OutcomeUnknownError, StoreError
 from dkron.core.event import Event
 from dkron.core.interfaces import Coordinator, Observer, Saver
@@ -99,20 +99,25 @@ class Scheduler:
     async def run(self, leadership: Leadership) -> None:
         """Lead until cancelled, or until the leadership is not this server's any more."""
         self._leadership = leadership
-        self._writer = Writer(self._coordinator, self._clock, (keys.LEADER, leadership.fence), leadership.confirm)
+        self._store = Present(self._coordinator, self._clock, self._board, leadership)
+        self._writer = Writer(self._store, self._clock, (keys.LEADER, leadership.fence))
         self._dispatch = Dispatcher(
             leadership=leadership, board=self._board, members=self._members, clock=self._clock, now=self.now, send=self._send
         )
-        self._ready, self._since, self._skew = deque(), self.now(), self.now() - self._clock.boot()
-        self._ready.extend((*self._board.busy(), *self._standby.unplanned()))
-        self._dispatch.ask_everybody()
-        self._saver.recall(lambda: (run for desk in self._board.busy() for run in desk.live()), self.report)
+        self._ready, self._skew, self._waits = deque(), self.now() - self._clock.boot(), True
         try:
             await self._loop(leadership, self._dispatch)
         finally:
             self._leadership = self._dispatch = None
             await self._writer.close()
             self._let_go()
+
+    def _begin(self, dispatch: Dispatcher) -> None:
+        """Wait no longer for those who know what the store may have forgotten (R3): decide and ask about everything."""
+        self._waits, self._since = False, self.now()
+        self._ready.extend((*self._board.busy(), *self._standby.unplanned()))
+        dispatch.ask_everybody()
+        self._saver.recall(lambda: (run for desk in self._board.busy() for run in desk.live()), self.report)
 
     async def rest(self) -> None:
         """Claim nothing more, and wait until what is armed has started: the server is about to stop."""
@@ -132,7 +137,9 @@ class Scheduler:
             if boot - tick >= TICK:
                 tick = boot
                 self._tick(boot)
-            self._ready.extend(self._agenda.due(self.now()))
+            if self._waits and leadership.sure(boot):
+                self._begin(dispatch)
+            self._ready.extend(() if self._waits else self._agenda.due(self.now()))
             if valid := leadership.valid(boot):  # else it may be deposed, and whom it takes for gone talks to another (R4, R8)
                 await self._work(boot + SLICE)
             dispatch.send_acks()
@@ -140,7 +147,7 @@ class Scheduler:
                 await self._clock.sleep(0)
                 continue
             self._bell.clear()
-            when = self._agenda.next()
+            when = None if self._waits else self._agenda.next()
             pause = min(when - self.now(), TICK) if when else TICK
             timer = asyncio.get_running_loop().call_later(max(pause, MILLISECOND) / SECOND, self._bell.set)
             await self._bell.wait()
@@ -203,7 +210,7 @@ class Scheduler:
     def report(self, said: Report) -> None:
         """Take what an agent says about an execution."""
         desk = self._board.desks.get(said.job)
-        if self._dispatch is None:
+        if self._dispatch is None or self._waits:
             return
         if desk is None:
             self._dispatch.acknowledge([(said.agent, said.id)])  # nothing is known of it: nothing changes (R8)
@@ -287,7 +294,8 @@ class Scheduler:
                     answers.append((event, event.decide(draft, world)))
                 except DkronError as error:
                     event.fail(error)
-            planner.wake(draft, world)
+            if not self._waits:
+                planner.wake(draft, world)
         except Exception:
             log.exception("job %s could not be decided: a defect of dkron; agents say again what was not decided", desk.name)
             for event in events:
@@ -345,7 +353,7 @@ class Scheduler:
         job, state, runs = keys.JOBS + desk.name, keys.STATE + desk.name, f"{keys.RUNS}{desk.name}/"
         while found is None:  # until then nothing is confirmed, and nothing is sent (R2)
             try:
-                found = [entry for key in (job, state, runs) for entry in (await self._coordinator.range(key)).entries]
+                found = [entry for key in (job, state, runs) for entry in (await self._store.range(key)).entries]
             except StoreError as error:
                 log.warning("job %s could not be read again: %s", desk.name, error)
                 await self._clock.sleep(TRY_AGAIN)

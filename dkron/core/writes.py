@@ -13,8 +13,9 @@ from typing import NamedTuple
 from dkron.core.board import JOBS, OUTBOX, RUNS, STATE, encode
 from dkron.core.clock import MILLISECOND, Clock
 from dkron.core.desk import Draft
+from dkron.core.election import Present
 from dkron.core.errors import GuardFailedError, InvalidInputError, OutcomeUnknownError, StoreError, StoreFullError
-from dkron.core.interfaces import Coordinator, Entry
+from dkron.core.interfaces import Entry
 
 MOST_KEYS = 126  # of 127 guarded writes; one guard is the fence
 MOST_BYTES = 900_000  # of 1 MiB
@@ -66,17 +67,15 @@ class Writer:
     """Groups writes under one fence until it is closed.
 
     Args:
-        coordinator: where to.
-        clock: for the time at which calls are issued.
+        store: where to.
+        clock: for pauses.
         fence: the leader key and its mod revision.
-        confirmed: called with the boot time of issue of each call that succeeded under the fence (R4).
     """
 
-    def __init__(self, coordinator: Coordinator, clock: Clock, fence: tuple[str, int], confirmed: Callable[[int], None]) -> None:
-        self._coordinator = coordinator
+    def __init__(self, store: Present, clock: Clock, fence: tuple[str, int]) -> None:
+        self._store = store
         self._clock = clock
         self._fence = fence
-        self._confirmed = confirmed
         self._waiting: list[Write] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
@@ -147,9 +146,8 @@ class Writer:
             deletes += write.deletes
         unknown = False
         while True:
-            issued = self._clock.boot()
             try:
-                revision = await self._coordinator.commit(guards, puts, deletes)
+                return await self._store.commit(guards, puts, deletes)
             except GuardFailedError:
                 if not unknown or (revision := await self._applied(puts, deletes)) == 0:
                     raise
@@ -159,9 +157,6 @@ class Writer:
             except StoreError:
                 if not unknown:
                     raise
-            else:
-                self._confirmed(issued)
-                return revision
             await self._clock.sleep(SEND_AGAIN)
 
     async def _applied(self, puts: dict[str, bytes], deletes: list[str]) -> int:
@@ -181,6 +176,6 @@ class Writer:
         """Read one key, however long that takes: what depends on it is not known before (R2)."""
         while True:
             try:
-                return next((e for e in (await self._coordinator.range(key)).entries if e.key == key), None)
+                return next((e for e in (await self._store.range(key)).entries if e.key == key), None)
             except StoreError:
                 await self._clock.sleep(SEND_AGAIN)

@@ -58,7 +58,7 @@ class CoreListener:
 
     def welcome(self, cluster: Cluster) -> Welcome:
         """Return what an agent has to know of this cluster."""
-        return Welcome(cluster.id, self._server, self._servers(), self._scheduler.term, self._board.revision)
+        return Welcome(cluster.id, self._server, self._servers(), self._scheduler.term)
 
     def cluster(self) -> Cluster | None:
         """Return the cluster, once the store has told of it."""

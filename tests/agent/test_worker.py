@@ -199,6 +199,7 @@ class TestLeaders:
             station.leader = first
             await station.begin()
             port = int(first.address.rpartition(":")[2])
+            await until(lambda: len(first.beats) > 1, "the first echo")
             first.order("x", "sleep 0.3; echo kept")
             await first.start_of("x")
             first.refusal = Goodbye("it is gone")
@@ -211,11 +212,11 @@ class TestLeaders:
 
     async def test_are_not_told_of_a_store_before_their_term(self, station: Station, leader: Leader) -> None:
         await station.begin()
-        leader.term = 5
+        leader.term, leader.revision = 5, 3
         await until(lambda: leader.beats and leader.beats[-1].term == 5)
         leader.links[leader.agent].abort("killed")
         await until(lambda: len(leader.hellos) == 2, "the return")
-        assert [(hello.term, hello.store_revision) for hello in leader.hellos] == [(0, 0), (5, 0)]
+        assert [(hello.term, hello.store_revision) for hello in leader.hellos] == [(0, 0), (5, 3)]
 
     async def test_of_another_cluster_are_none_of_its_own(self, station: Station) -> None:
         async with leading(cluster="old") as old, leading("s2", cluster="new") as new:

@@ -19,7 +19,7 @@ class Lead(Scene):
 
     def __init__(self, job: Job | None = None, nodes: tuple[str, ...] = ("a0",)) -> None:
         super().__init__(job or make_job(schedule="@manually"), nodes)
-        self.leadership = Leadership(self.fence, 5, self.takeover, None)  # type: ignore[arg-type]
+        self.leadership = Leadership(self.fence, 5, self.takeover, None, self.members, restored=Restoration())  # type: ignore[arg-type]
         self.leadership.confirm(self.boot)
         self._said: list[tuple[str, ToAgent]] = []
         self.dispatch = Dispatcher(
@@ -167,7 +167,7 @@ class TestR4Validity:
     def test_an_agent_gets_its_reading_back(self) -> None:
         lead = Lead()
         lead.dispatch.echo("a0.boot.1", 3)
-        assert lead.said == [("a0.boot.1", Echo(5, 3))]
+        assert lead.said == [("a0.boot.1", Echo(5, 3, lead.fence))]
 
 
 class TestR2NothingUnconfirmed:

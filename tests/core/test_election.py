@@ -3,94 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from itertools import count
 
-import msgspec
 import pytest
-from doubles.memory import MemoryCoordinator, MemoryStore, Moment, Operation
+from doubles.candidates import Server, World, failing, tell
+from doubles.memory import MemoryStore, Moment, Operation
 from doubles.scene import make_hello
-from sim import virtual
 
-from dkron.core.board import CLUSTER, LEADER, PREFIX, Board, Cluster, Leader
+from dkron.core.board import CLUSTER, LEADER, Cluster, Leader
 from dkron.core.board import Server as Registration
-from dkron.core.clock import SECOND, Clock, SystemClock
-from dkron.core.desk import Draft
-from dkron.core.election import CHECK, TTL, Election, Leadership
+from dkron.core.clock import SECOND, SystemClock
+from dkron.core.election import CHECK, TTL, Leadership
 from dkron.core.errors import GuardFailedError, OutcomeUnknownError, StoreUnavailableError
-from dkron.core.fellows import Fellow, Fellows
+from dkron.core.fellows import Fellow
 from dkron.core.membership import Members
-from dkron.core.messages import LOOKAHEAD, VALID, Pulse
+from dkron.core.messages import VALID, Pulse
 from dkron.core.models import Restoration
-
-
-class Server:
-    """One candidate, whose board shows the store as of the last `look`."""
-
-    def __init__(self, store: MemoryStore, clock: Clock, name: str, nonce: str = "1", *, expect: int = 0) -> None:
-        self.fellows = Fellows()
-        self.store = MemoryCoordinator(store)
-        self.board = Board()
-        self.members = Members()
-        self.election = Election(
-            coordinator=self.store,
-            clock=clock,
-            board=self.board,
-            members=self.members,
-            fellows=self.fellows,
-            server=name,
-            nonce=nonce,
-            expect=expect,
-        )
-
-    async def look(self) -> None:
-        self.board.load(await self.store.range(PREFIX))
-
-    async def stand(self) -> Leadership | None:
-        await self.look()
-        return await self.election.stand()
-
-    async def win(self) -> Leadership:
-        leadership = await self.stand()
-        assert leadership is not None
-        await self.look()
-        return leadership
-
-
-class World:
-    def __init__(self) -> None:
-        self.loop = virtual.VirtualLoop()
-        self.clock = virtual.VirtualClock(self.loop, boot=10**12)
-        self.store = MemoryStore(self.clock)
-
-    async def server(self, name: str, nonce: str = "1") -> Server:
-        server = Server(self.store, self.clock, name, nonce)
-        await server.store.open()
-        await server.look()
-        if server.board.cluster is None:
-            await server.election.found()
-            await server.look()
-        return server
-
-    def leader(self) -> Leader | None:
-        found = self.store.range(LEADER).entries
-        return msgspec.json.decode(found[0].value, type=Leader) if found else None
-
-
-Story = Callable[[World], Awaitable[None]]
-
-
-def tell(story: Story) -> None:
-    world = World()
-    virtual.run(story(world), world.loop)  # type: ignore[arg-type]
-
-
-def failing(error: Exception, kind: str, moment: Moment, *keys: str) -> Callable[[Operation], Awaitable[None]]:
-    async def fault(operation: Operation) -> None:
-        if operation[:2] == (kind, moment) and set(keys) <= set(operation.keys):
-            raise error
-
-    return fault
 
 
 class TestFound:
@@ -223,80 +150,6 @@ class TestExpectedServers:
         assert server.election.may_stand() is may
 
 
-class TestR3RestoredStore:
-    def test_a_store_behind_what_was_seen_is_one(self) -> None:
-        async def story(world: World) -> None:
-            server = await world.server("s1")
-            assert (await server.win()).restored == Restoration()
-            server.board.highest_revision = 1000
-            again = await server.win()
-            now = server.members.now(world.clock.boot(), world.clock.wall())
-            assert again.restored == Restoration(now + LOOKAHEAD, again.fence)
-
-        tell(story)
-
-    def test_an_agent_may_have_seen_more(self) -> None:
-        async def story(world: World) -> None:
-            server = await world.server("s1")
-            leadership = await server.win()
-            hello = make_hello("a0", term=leadership.term, store_revision=1000)
-            server.members.hello(hello, "10.0.0.1", 1, boot=0, wall=0)
-            await server.election.keep(leadership)  # ends
-            again = await server.win()
-            assert again.restored.fence == again.fence
-            server.members.hello(hello, "10.0.0.1", 1, boot=0, wall=0)
-            later = await server.win()
-            assert later.restored == again.restored, "what was said in an earlier term does not count"
-
-        tell(story)
-
-    def test_so_has_a_leader_that_wrote_what_its_watch_has_not_brought_yet(self) -> None:
-        async def story(world: World) -> None:
-            server = await world.server("s1")
-            leadership = await server.win()
-            server.board.adopt(Draft(server.board.desk("tick")), 1000)
-            await server.election.keep(leadership)  # ends
-            assert (await server.win()).restored != Restoration()
-
-        tell(story)
-
-    def test_a_leader_that_failed_before_it_could_say_so_hides_nothing(self) -> None:
-        async def story(world: World) -> None:
-            server = await world.server("s1")
-            before = await server.win()
-            server.board.highest_revision = 1000
-            commits = count()
-
-            async def second_fails(operation: Operation) -> None:
-                if operation[:2] == ("commit", Moment.BEFORE) and next(commits) == 1:
-                    raise StoreUnavailableError("down")
-
-            server.store.fault = second_fails
-            with pytest.raises(StoreUnavailableError):
-                await server.stand()
-            leader = world.leader()
-            assert leader is not None
-            assert leader.term == before.term + 1
-            again = await server.win()
-            assert again.restored.fence == again.fence
-
-        tell(story)
-
-    def test_whoever_leads_later_knows_it_too(self) -> None:
-        """The leader that saw it may die before it has passed over all that fell due."""
-
-        async def story(world: World) -> None:
-            first, second = await world.server("s1"), await world.server("s2")
-            await first.win()
-            first.board.highest_revision = 1000
-            seen = (await first.win()).restored
-            assert seen.fence
-            await second.look()
-            assert (await second.win()).restored == seen
-
-        tell(story)
-
-
 class TestR3HigherTerm:
     def test_a_leader_whom_agents_do_not_obey_stands_again(self) -> None:
         async def story(world: World) -> None:
@@ -420,7 +273,7 @@ class TestKeep:
         tell(story)
 
     def test_r4_it_is_valid_for_one_second_after_the_issue_of_its_last_check(self) -> None:
-        leadership = Leadership(1, 1, 10 * SECOND, None)  # type: ignore[arg-type]
+        leadership = Leadership(1, 1, 10 * SECOND, None, Members(), restored=Restoration())  # type: ignore[arg-type]
         assert leadership.valid(10 * SECOND + VALID - 1)
         assert not leadership.valid(10 * SECOND + VALID)
         leadership.confirm(11 * SECOND)

@@ -60,6 +60,25 @@ class TestR3RestoredStore:
         assert scene.records[waiting.id].status is Status.LOST
         assert scene.runs == []
 
+    def test_nor_is_what_was_not_decided_yet_decided_again(self) -> None:
+        scene = Scene(make_job(schedule="@manually", parent_job="other"))
+        born = Run(job="job", uid=UID, group=NOW, trigger=Trigger.PARENT, decided_at=NOW, fence=7, parent="p")
+        scene.decide(lambda draft, _: draft.put_run(born))
+        scene.fence, scene.restored = 9, Restoration(scene.now, 8)
+        scene.wake()
+        assert scene.runs == []
+        skips = scene.desk.state.skips if scene.desk.state else None
+        assert skips is not None
+        assert (skips.reason, skips.first) == (Reason.STORE_RESTORED, NOW)
+
+    @pytest.mark.parametrize(("ended", "births"), [(-1, 0), (1, 1)])
+    def test_dependents_are_born_only_of_what_ended_since(self, ended: int, births: int) -> None:
+        scene = start()
+        scene.board.set_job("child", make_job("child", uid="c" * 16, parent_job="job"), 1)
+        scene.fence, scene.restored = 9, Restoration(scene.now + SECOND, 8)
+        draft = scene.report(scene.execution, finished_at=scene.now + SECOND + ended)
+        assert len(draft.births) == births
+
     def test_what_was_decided_since_is_not_suspect(self) -> None:
         scene = Scene(make_job(schedule="@manually"))
         scene.restored = Restoration(scene.now + LOOKAHEAD, scene.fence)

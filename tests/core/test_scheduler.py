@@ -29,7 +29,7 @@ from dkron.core.errors import (
     StoreUnavailableError,
 )
 from dkron.core.messages import VALID, Ack, Ask, Order, Outcome, Report, State
-from dkron.core.models import Job, Status
+from dkron.core.models import Job, Restoration, Status
 from dkron.core.scheduler import OVERDUE
 from dkron.core.world import World as At
 
@@ -303,7 +303,9 @@ class TestDemands:
             await asyncio.sleep(0.1)
             world.board.load(await world.store.range(PREFIX))
             before = world.leadership
-            world.leadership = Leadership(before.fence, before.term, world.clock.boot(), before.lease)
+            world.leadership = Leadership(
+                before.fence, before.term, world.clock.boot(), before.lease, world.members, restored=Restoration()
+            )
             world.task = asyncio.create_task(world.scheduler.run(world.leadership))
             await asyncio.sleep(0.1)
             world.records.release()

@@ -9,8 +9,12 @@ import pytest
 import pytest_asyncio
 from doubles.memory import AppliedLaterError, Fault, MemoryCoordinator, Moment, Operation
 
+from dkron.core.board import Board
 from dkron.core.clock import MILLISECOND, SECOND
+from dkron.core.election import Leadership, Present
 from dkron.core.errors import GuardFailedError, OutcomeUnknownError, StoreError, StoreFullError, StoreUnavailableError
+from dkron.core.membership import Members
+from dkron.core.models import Restoration
 from dkron.core.writes import IN_FLIGHT, MOST_BYTES, MOST_KEYS, Write, Writer
 
 LEADER = "c/leader"
@@ -22,7 +26,6 @@ class Hands:
     def __init__(self) -> None:
         self.now = 5 * SECOND
         self.slept = 0
-        self.confirmed: list[int] = []
         self.done: dict[str, tuple[int, StoreError | None]] = {}
 
     def wall(self) -> int:
@@ -46,7 +49,8 @@ def hands() -> Hands:
 @pytest_asyncio.fixture
 async def writer(memory_coordinator: MemoryCoordinator, hands: Hands) -> AsyncIterator[Writer]:
     fence = await memory_coordinator.commit({LEADER: 0}, {LEADER: b"me"})
-    writer = Writer(memory_coordinator, hands, (LEADER, fence), hands.confirmed.append)
+    leadership = Leadership(fence, 1, 0, None, Members(), restored=Restoration())  # type: ignore[arg-type]
+    writer = Writer(Present(memory_coordinator, hands, Board(), leadership), hands, (LEADER, fence))
     yield writer
     await writer.close()
 
@@ -287,18 +291,3 @@ class TestR2UnknownIsNotFailed:
         await asyncio.sleep(0)
         await submit(writer, hands, make(hands, "b"))
         assert list(hands.done) == ["b"]
-
-
-class TestR4Validity:
-    async def test_a_write_confirms_the_fence_as_of_its_issue(self, writer: Writer, hands: Hands) -> None:
-        before = hands.now
-        await submit(writer, hands, make(hands, "a"))
-        assert hands.confirmed == [before + 1]
-
-    @pytest.mark.parametrize("error", [StoreUnavailableError("down"), GuardFailedError("guard")])
-    async def test_a_failure_confirms_nothing(
-        self, writer: Writer, hands: Hands, memory_coordinator: MemoryCoordinator, error: StoreError
-    ) -> None:
-        memory_coordinator.fault = times(1, error)
-        await submit(writer, hands, make(hands, "a"))
-        assert hands.confirmed == []

@@ -17,7 +17,7 @@ from dkron.core.election import Leadership
 from dkron.core.interfaces import Observer, Saver
 from dkron.core.membership import Members
 from dkron.core.messages import Ack, Heartbeat, Outcome, Report, State, ToAgent
-from dkron.core.models import Job, Notice, Record, Run, Skips
+from dkron.core.models import Job, Notice, Record, Restoration, Run, Skips
 from dkron.core.scheduler import Scheduler
 
 AGENT = "a0.boot.1"
@@ -101,7 +101,7 @@ class Lead:
         await self.store.open()
         fence = await self.store.commit({LEADER: 0}, {LEADER: encode(Leader(server="s1", nonce="1", term=4))})
         self.board.load(await self.store.range(PREFIX))
-        self.leadership = Leadership(fence, 4, self.clock.boot(), None)  # type: ignore[arg-type]
+        self.leadership = Leadership(fence, 4, self.clock.boot(), None, self.members, restored=Restoration())  # type: ignore[arg-type]
         self.task = asyncio.create_task(self.scheduler.run(self.leadership))
         self.beating = asyncio.create_task(self.beat())
         self.join()

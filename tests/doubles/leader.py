@@ -35,6 +35,7 @@ class Leader:
         self.name = name
         self.cluster = cluster
         self.term = 1
+        self.revision = 7  # of the store
         self.echoes = self.acknowledges = self.leads = True
         self.deaf = False
         self.refusal: Goodbye | None = None
@@ -64,7 +65,7 @@ class Leader:
         self.hellos.append(hello)
         if hello.cluster not in {"", self.cluster}:
             return Goodbye(f"the agent belongs to cluster {hello.cluster}, this server to {self.cluster}", retry=False)
-        return self.refusal or Welcome(self.cluster, self.name, self.servers, self.term, 7)
+        return self.refusal or Welcome(self.cluster, self.name, self.servers, self.term)
 
     async def _serve(self, link: Link, hello: Hello, _address: str, _port: int) -> None:
         if earlier := self.links.get(hello.agent):
@@ -90,7 +91,7 @@ class Leader:
                 self.linked.add(agent)
                 self.reading[agent] = message.reading
                 if self.echoes and self.leads:
-                    link.send(Echo(self.term, message.reading))
+                    link.send(Echo(self.term, message.reading, self.revision))
             case Report():
                 self.reports.append(message)
                 if self.acknowledges and message.state in FINAL:

@@ -43,7 +43,7 @@ def test_frames_are_plain_msgpack_arrays() -> None:
     outbox, _ = pair(b"")
     outbox.put(Echo(1, 2))
     (frame,) = frames(outbox)
-    assert msgspec.msgpack.decode(frame) == [["echo", 1, 2]]
+    assert msgspec.msgpack.decode(frame) == [["echo", 1, 2, 0]]
 
 
 def test_many_messages_are_spread_over_frames_in_order() -> None:
@@ -143,7 +143,7 @@ def nested(depth: int) -> bytes:
         b"\x91\x92\xa7goodbye\xa2\xff\xfe",  # not UTF-8
         msgspec.msgpack.encode([["hello", "c", "n", "a", "v", {}, {"shell": {"x": 1}}, 1, 1, 1, 1]])[:-1],
         b"\x91\x9b\xa5hello\xa1c\xa1n\xa1a\xa1v\x80\x81\xa1s\x81\xa1x" + nested(500_000) + b"\x01\x01\x01\x01",
-        msgspec.msgpack.encode([["echo", 1, 2]]),  # a server's word from an agent
+        msgspec.msgpack.encode([["echo", 1, 2, 0]]),  # a server's word from an agent
     ],
 )
 def test_malformed_frames_are_link_errors(frame: bytes) -> None:

@@ -77,7 +77,7 @@ def world() -> World:
 
 def test_an_agent_of_this_cluster_is_welcome(world: World) -> None:
     assert world.listener.hello(make_hello("a0", cluster="c1"), "10.0.0.1", 9) == Welcome(
-        "c1", "s1", [("s1", "10.0.0.9:8946")], 7, 33
+        "c1", "s1", [("s1", "10.0.0.9:8946")], 7
     )
     peer = world.members.get("a0")
     assert peer is not None

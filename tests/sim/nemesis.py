@@ -64,9 +64,12 @@ class Nemesis:
     def now(self) -> int:
         return self.cluster.timeline.wall
 
-    async def torment(self, until: float, acts: Iterable[str] = ()) -> None:
-        """Do one thing after the other until a time, some of them at once; then wait until all is put right."""
-        chosen = [self.acts[name] for name in acts] or list(self.acts.values())
+    async def torment(self, until: float, often: str = "") -> None:
+        """Do one thing after the other until a time, some of them at once; then wait until all is put right.
+
+        What is to be done `often` is done as often as a third of all else together.
+        """
+        chosen = [*self.acts.values(), *([self.acts[often]] * (len(self.acts) // 3) if often else ())]
         tasks = []
         while self.cluster.timeline.now < until:
             await asyncio.sleep(self.random.uniform(*self.random.choice((*4 * (BUSY,), CALM_SPELL))))
@@ -312,24 +315,24 @@ class Nemesis:
             self.cluster.witness.fault("compact-store", self.now, ())
 
     async def restore_store(self) -> None:
-        """Bring the store back to what it was some seconds ago; people then ask again for the jobs as they should be.
+        """Bring the store back to what it was some seconds ago, often while servers begin anew; people ask again for their jobs.
 
-        Servers that are well see to it: who has just begun does not know what the store has forgotten, until agents tell.
+        Whatever else is being done to servers and workers goes on meanwhile. A store that loses less than a few commits is not
+        known as restored by servers that have all begun anew: they write as much before one of them leads.
         """
-        servers = set(self.cluster.seats)
-        if not self.cluster.store.up or self._busy & servers or not self._take("etcd"):
+        if not self.cluster.store.up or not self._take("etcd"):
             return
-        self._busy |= servers
         saved = self.cluster.store.save()
-        await asyncio.sleep(self.random.uniform(0.5, 20.0))
+        await asyncio.sleep(self.random.uniform(3.0, 20.0))
         begin = self.now
         self.cluster.store.kill()
+        restarts = [asyncio.ensure_future(self.kill_server()) for _ in range(self.random.choice((0, 0, 1, 2, 3)))]
         await asyncio.sleep(self._span())
         self.cluster.store.restore(saved)
         self.cluster.store.start()
         self.cluster.witness.restored(saved, begin)
-        await asyncio.sleep(5)
-        self._busy -= {"etcd", *servers}
+        await asyncio.gather(asyncio.sleep(5), *restarts)
+        self._busy.discard("etcd")
         for job in list(self.client.jobs.values()):
             await self.client.put(job)
 

@@ -16,11 +16,11 @@ from dkron.agent.orders import LEASE, Ended, Orders
 from dkron.agent.worker import Worker
 from dkron.core import dispatch, edits, ledger, planner, policy
 from dkron.core.agenda import Agenda
-from dkron.core.board import STATE
+from dkron.core.board import STATE, Board
 from dkron.core.clock import MILLISECOND, SECOND
 from dkron.core.desk import Draft
 from dkron.core.dispatch import Dispatcher
-from dkron.core.election import CHECK, Election, Leadership
+from dkron.core.election import CHECK, Election, Leadership, Present
 from dkron.core.errors import OutcomeUnknownError, StoreUnavailableError
 from dkron.core.membership import Members
 from dkron.core.messages import Order, Report, State
@@ -43,29 +43,29 @@ def _commit_without(patch: Patch, *, fence: bool, keys: bool) -> None:
     async def definite(writer: Writer, group: list[Write]) -> int:
         if not keys:
             group = [write._replace(guards={}) for write in group]
-        coordinator = writer._coordinator
+        store = writer._store
         if not fence:
-            writer._coordinator = _Unfenced(coordinator, writer._fence[0])  # type: ignore[assignment]
+            writer._store = _Unfenced(store, writer._fence[0])  # type: ignore[assignment]
         try:
             return await commit_all(writer, group)
         finally:
-            writer._coordinator = coordinator
+            writer._store = store
 
     patch.setattr(Writer, "_definite", definite)
 
 
 class _Unfenced:
-    """A coordinator to which one guard is never told."""
+    """A store to which one guard is never told."""
 
-    def __init__(self, coordinator: Any, key: str) -> None:
-        self._coordinator = getattr(coordinator, "_coordinator", coordinator)
+    def __init__(self, store: Any, key: str) -> None:
+        self._store = getattr(store, "_store", store)
         self._key = key
 
     async def commit(self, guards: dict[str, int], *rest: Any) -> int:
-        return await self._coordinator.commit({key: at for key, at in guards.items() if key != self._key}, *rest)
+        return await self._store.commit({key: at for key, at in guards.items() if key != self._key}, *rest)
 
     async def range(self, prefix: str) -> Any:
-        return await self._coordinator.range(prefix)
+        return await self._store.range(prefix)
 
 
 async def _believe(election: Election, leadership: Leadership) -> None:
@@ -111,13 +111,12 @@ def _on_unknown(patch: Patch, *, failed: bool) -> None:
             deletes += write.deletes
         issued = writer._clock.boot()
         try:
-            revision = await writer._coordinator.commit(guards, puts, deletes)
+            return await writer._store.commit(guards, puts, deletes)
         except OutcomeUnknownError:
             if failed:
                 raise StoreUnavailableError("no answer") from None
-            revision = writer._fence[1] + 1
-        writer._confirmed(issued)
-        return revision
+        writer._store.leadership.confirm(issued)
+        return writer._fence[1] + 1
 
     patch.setattr(Writer, "_definite", definite)
 
@@ -172,7 +171,7 @@ def orders_amid_writes(patch: Patch) -> None:
 
 
 def any_term(patch: Patch) -> None:
-    """Agents obey whoever says that it leads (R3)."""
+    """Agents obey whoever says that it leads (R3), and who leads does not care who else does."""
     receive = Orders.receive
 
     def obedient(orders: Orders, message: Any, now: int) -> bool:
@@ -181,6 +180,7 @@ def any_term(patch: Patch) -> None:
 
     patch.setattr(Orders, "receive", obedient)
     patch.setattr("dkron.agent.allegiance.Allegiance.heard", _hear_anybody)
+    patch.setattr(Leadership, "ended", lambda _: False)
 
 
 def _hear_anybody(allegiance: Any, uplink: Any, messages: list[Any]) -> None:
@@ -199,7 +199,20 @@ def _hear_anybody(allegiance: Any, uplink: Any, messages: list[Any]) -> None:
 
 def unaware_of_restores(patch: Patch) -> None:
     """A store that went back to its past is taken for what it was (R3)."""
-    patch.setattr(Election, "_seen", lambda *_: 0)
+    patch.setattr(Board, "highest_revision", property(lambda _: 0, lambda *_: None), raising=False)
+    patch.setattr(Board, "forgot", property(lambda _: False, lambda *_: None), raising=False)
+    patch.setattr(Members, "knows", lambda *_, **__: False)
+    unaware_while_leading(patch)
+
+
+def unaware_while_leading(patch: Patch) -> None:
+    """Whoever leads goes on over a store that went back to its past (R3)."""
+    patch.setattr(Present, "_check", lambda *_: None)
+
+
+def hasty(patch: Patch) -> None:
+    """A server that has just begun decides before it has heard from anybody what the store may have forgotten (R3)."""
+    patch.setattr(Leadership, "sure", Leadership.valid)
 
 
 def no_lease(patch: Patch) -> None:

@@ -61,6 +61,24 @@ class Scene:
         yield
         self.cluster.witness.fault(kind, begin, targets)
 
+    @asynccontextmanager
+    async def restoring(self) -> AsyncIterator[None]:
+        """Save the store; some seconds later end it, and bring back what was saved after what is done meanwhile."""
+        saved = self.store.save()
+        await self.wait(8, 10)
+        begin = self.cluster.timeline.wall
+        self.store.kill()
+        yield
+        self.store.restore(saved)
+        self.store.start()
+        self.cluster.witness.restored(saved, begin)
+
+    async def afterwards(self) -> None:
+        """Ask again for the job as it should be, and let it settle."""
+        await self.client.put(self.client.jobs["tick"])
+        await self.wait(20)
+        await self.quiet()
+
     def leader(self) -> Server:
         """Return who leads."""
         leader = self.cluster.leader()

@@ -118,17 +118,46 @@ async def restored(stage: Stage) -> None:
     scene = Scene(stage)
     await stage.set([tick()], servers=2, agents=2)
     await scene.wait(4, 5)
-    saved = scene.store.save()
-    await scene.wait(8, 10)
-    begin = scene.cluster.timeline.wall
-    scene.store.kill()
-    await scene.wait(0.5, 2)
-    scene.store.restore(saved)
-    scene.store.start()
-    scene.cluster.witness.restored(saved, begin)
-    await scene.client.put(scene.client.jobs["tick"])
-    await scene.wait(20)
-    await scene.quiet()
+    async with scene.restoring():
+        await scene.wait(0.5, 2)
+    await scene.afterwards()
+
+
+async def restored_unseen(stage: Stage) -> None:
+    """The store goes back to its past in a moment, and whoever leads hears of it late."""
+    scene = Scene(stage)
+    await stage.set([tick()], servers=2, agents=2)
+    await scene.wait(4, 5)
+    async with scene.fault("slow-store"):
+        scene.leader().store.lag = 4.0
+        async with scene.restoring():
+            await scene.wait(0.1)
+        await scene.wait(4)
+        for server in scene.cluster.servers.values():
+            server.store.lag = 0.0
+    await scene.afterwards()
+
+
+async def restored_anew(stage: Stage) -> None:
+    """The store goes back to its past while all servers are away, and whom they hear first knows nothing either."""
+    scene = Scene(stage)
+    await stage.set([tick()], servers=2, agents=2)
+    await scene.wait(4, 5)
+    fresh, knowing = scene.cluster.agents.values()
+    async with scene.fault("kill-server", "s1", "s2"), scene.fault("kill-worker", fresh.node):
+        async with scene.restoring():
+            for server in scene.cluster.servers.values():
+                server.kill()
+            fresh.kill()
+            await scene.wait(3)
+        scene.network.slow |= {pair: 0.5 for seat in scene.cluster.seats for pair in ((knowing.node, seat), (seat, knowing.node))}
+        scene.cluster.agent(fresh.node, fresh.tags, fresh.disk)
+        for seat in scene.cluster.seats:
+            scene.cluster.server(seat)
+    async with scene.fault("slow-link", knowing.node):
+        await scene.wait(5)
+        scene.network.slow.clear()
+    await scene.afterwards()
 
 
 async def unanswered(stage: Stage) -> None:
@@ -484,7 +513,7 @@ async def wrong_clocks(stage: Stage) -> None:
 
 
 SCENES = (
-    storm, preempt, cut_off, gaps, orphans, hindsight, restored, unanswered, deaf, frozen, outlast, dropped, vanish, overtake,
-    straggler, undelivered, killed, unplugged, twins, given_up, never_ordered, alone, belated, edited, asked_twice, seldom,
-    wrong_clocks,
+    storm, preempt, cut_off, gaps, orphans, hindsight, restored, restored_unseen, restored_anew, unanswered, deaf, frozen,
+    outlast, dropped, vanish, overtake, straggler, undelivered, killed, unplugged, twins, given_up, never_ordered, alone,
+    belated, edited, asked_twice, seldom, wrong_clocks,
 )  # fmt: skip

@@ -36,6 +36,8 @@ ROWS = [
     Row("R2", bugs.orders_amid_writes, scenes.unanswered, {"claim"}),
     Row("R3", bugs.any_term, scenes.preempt, {"term"}),
     Row("R3", bugs.unaware_of_restores, scenes.restored, {"doubled"}),
+    Row("R3", bugs.unaware_while_leading, scenes.restored_unseen, {"doubled"}),
+    Row("R3", bugs.hasty, scenes.restored_anew, {"doubled"}),
     Row("R4", bugs.no_lease, scenes.frozen, {"lease"}),
     Row("R4", bugs.lease_from_receipt, scenes.frozen, {"lease"}),
     Row("R4", bugs.lease_revives, scenes.frozen, {"lease"}),

@@ -129,12 +129,12 @@ def hold(scenes: Scenes, seed: int, *, allow: Allowances = ALLOW) -> Trial:
     return Trial(seed, judge(history), breaches, cluster.timeline.steps)
 
 
-async def chaos(stage: Stage, seconds: float = 225.0, quiet: float = 75.0, acts: Iterable[str] = ()) -> None:
+async def chaos(stage: Stage, seconds: float = 225.0, quiet: float = 75.0, often: str = "") -> None:
     """Let everything happen that may, while people go on using the cluster."""
     await stage.set(job(name) for name in JOBS)
     now = stage.cluster.timeline.now
     people = asyncio.ensure_future(use(stage, now + seconds))
-    await stage.nemesis.torment(now + seconds, acts)
+    await stage.nemesis.torment(now + seconds, often)
     await people
     await asyncio.sleep(quiet)
     stage.see_that_all_are_there()
