@@ -219,10 +219,10 @@ class Election:
     async def resign(self, leadership: Leadership) -> None:
         """Give leadership up, so that another server need not wait; the key is deleted only by its owner, in its own term.
 
-        Unless the store was restored: then nobody else is to stand before this server, which knows that (R3).
+        Unless the store was restored: then nobody else is to stand before this server, which knows that (R3); or somebody has.
         """
         if leadership.over:
-            self._board.forgot = True
+            self._board.forgot = self._board.restored == leadership.restored.term
             return
         with suppress(StoreError):  # then the lease ends it
             await self._coordinator.commit({LEADER: leadership.fence}, {}, [LEADER])

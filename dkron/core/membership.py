@@ -126,9 +126,10 @@ class Members:
     def knows(self, later: int, than: int, *, in_term: int, since: int) -> bool:
         """Tell whether agents were told of a revision of the store that there was not yet when they were (R3).
 
-        It began its term `in_term` at revision `than`, and is to have `later` next; only what was told `since` a term counts.
+        It began its term `in_term` at revision `than`, and has not come to `later` in it. What was told before `since` counts no
+        more, nor does what a later leader told.
         """
-        return any(since <= term and revision >= (than if term < in_term else later) for term, revision in self.told.items())
+        return any(since <= at <= in_term and revision >= (than if at < in_term else later) for at, revision in self.told.items())
 
     def heartbeat(self, agent: str, beat: Heartbeat, *, boot: int, wall: int) -> None:
         """Note that an incarnation is alive, and how busy it is."""

@@ -10,7 +10,7 @@ from doubles.candidates import Server, World, failing, tell
 from doubles.memory import MemoryStore, Moment, Operation
 from doubles.scene import make_hello
 
-from dkron.core.board import LEADER, Leader
+from dkron.core.board import LEADER, Cluster, Leader
 from dkron.core.clock import SECOND, SystemClock
 from dkron.core.desk import Draft
 from dkron.core.election import Leadership, Present
@@ -72,7 +72,7 @@ class TestR3RestoredStore:
 
         tell(story)
 
-    @pytest.mark.parametrize(("term", "told", "ends"), [(1, 0, False), (1, 1, True), (2, 0, False), (2, 2, True), (3, 0, True)])
+    @pytest.mark.parametrize(("term", "told", "ends"), [(1, 0, False), (1, 1, True), (2, 0, False), (2, 2, True), (3, 9, True)])
     def test_it_ends_when_an_agent_comes_that_knows_more(self, term: int, told: int, *, ends: bool) -> None:
         """In that very step: what the agent is asked to do may have been done."""
 
@@ -86,6 +86,7 @@ class TestR3RestoredStore:
             assert leadership.valid(leadership.takeover) is not ends
             if ends:
                 await server.election.keep(leadership)  # at once
+            assert leadership.over is (ends and term < 3), "who hears of a later leader has learnt nothing about the store"
 
         tell(story)
 
@@ -244,6 +245,21 @@ class TestR3Sure:
 
 
 class TestR3Forgotten:
+    @pytest.mark.parametrize("known", [False, True])
+    def test_a_leader_that_learns_it_stands_again_unless_another_one_has(self, *, known: bool) -> None:
+        async def story(world: World) -> None:
+            server = await world.server("s1")
+            leadership = await server.win()
+            leadership.over = True
+            if known:
+                cluster = Cluster(id="c", term=2, restored=Restoration(1, 2, 2))
+                server.board.set_cluster(cluster, 100)
+            await server.election.resign(leadership)
+            assert world.leader() is not None
+            assert server.board.forgot is not known
+
+        tell(story)
+
     def test_a_server_that_knows_it_replaces_a_leader_that_does_not(self) -> None:
         server = Server(MemoryStore(), SystemClock(), "s1")
         server.board.leader = Leader(server="s2", nonce="n", term=3)
