@@ -53,8 +53,8 @@ class Dispatcher:
         return not valid
 
     def echo(self, agent: str, reading: int) -> None:
-        """Give an agent its reading back, which keeps its start lease alive (R4)."""
-        if self._valid():
+        """Give an agent its reading back, which keeps its start lease alive (R4), unless nobody counts when that ends."""
+        if self._members.agent(agent) is not None and self._valid():
             self._send(agent, Echo(self._leadership.term, reading, self._leadership.revision))
 
     def acknowledge(self, answers: Iterable[tuple[str, str]]) -> None:

@@ -169,6 +169,13 @@ class TestR4Validity:
         lead.dispatch.echo("a0.boot.1", 3)
         assert lead.said == [("a0.boot.1", Echo(5, 3, lead.fence))]
 
+    def test_an_incarnation_whose_node_another_one_holds_does_not(self) -> None:
+        """Nobody notes any more when it was heard: its lease has to end as the leader counts it."""
+        lead = Lead()
+        lead.join("a0", "other.boot.1")
+        lead.dispatch.echo("a0.boot.1", 3)
+        assert lead.said == []
+
 
 class TestR2NothingUnconfirmed:
     def test_while_a_write_about_a_job_is_under_way_nothing_is_asked(self) -> None:
