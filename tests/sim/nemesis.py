@@ -91,12 +91,20 @@ class Nemesis:
 
     def _agent(self) -> Agent | None:
         free = self._well()
-        if self._clocks and len(free) <= MAJORITY:
+        if self._clocks and min(len(free), self._fewest_heard()) <= MAJORITY:
             return None  # the others have to tell a wrong clock: it takes three of them (R12)
         return self.random.choice(free) if free else None
 
     def _well(self) -> list[Agent]:
         return [agent for agent in self.cluster.agents.values() if agent.alive and agent.node not in self._busy]
+
+    def _fewest_heard(self) -> int:
+        """Count the agents that are well and heard by each server, at least: who has just come back is not heard everywhere."""
+        well = {agent.agent for agent in self._well()}
+        heard = (
+            {peer.agent for peer in each.members if peer.status is MemberStatus.ALIVE} for each in self.cluster.servers.values()
+        )
+        return min(len(well & agents) for agents in heard)
 
     def _take(self, name: str) -> bool:
         if name in self._busy:

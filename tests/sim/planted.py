@@ -68,23 +68,28 @@ class _Unfenced:
         return await self._store.range(prefix)
 
 
-async def _believe(election: Election, leadership: Leadership) -> None:
-    """Take leadership for one's own until an agent knows better."""
-    while election._members.highest_term <= leadership.term:
-        leadership.confirm(election._clock.boot())
-        await election._clock.sleep(CHECK)
+def _believe(patch: Patch) -> None:
+    """Take leadership for one's own until the next look at what agents know, and not in the step in which they say it (R3)."""
+
+    async def keep(election: Election, leadership: Leadership) -> None:
+        while election._members.highest_term <= leadership.term:
+            leadership.confirm(election._clock.boot())
+            await election._clock.sleep(CHECK)
+
+    patch.setattr(Election, "keep", keep)
+    patch.setattr(Leadership, "ended", lambda _: False)
 
 
 def no_fence(patch: Patch) -> None:
     """A leader does not ask whether it still leads when it writes, nor otherwise (R1)."""
     _commit_without(patch, fence=False, keys=True)
-    patch.setattr(Election, "keep", _believe)
+    _believe(patch)
 
 
 def no_compare(patch: Patch) -> None:
     """A leader just writes (R1)."""
     _commit_without(patch, fence=False, keys=False)
-    patch.setattr(Election, "keep", _believe)
+    _believe(patch)
 
 
 def no_key_guard(patch: Patch) -> None:
