@@ -172,6 +172,10 @@ class Faults:
         went_back = (fault for fault in self._forgetting if fault.begin <= span.end)
         return any(span.begin <= fault.since + self.allow.lookahead for fault in went_back)
 
+    def undone(self, written: int, later: int) -> bool:
+        """Tell whether what was put on record at one time is off it at a later one: the store went back between them."""
+        return any(fault.since <= written <= last_of(fault.end) and fault.begin <= later for fault in self._forgetting)
+
     def unknown_kinds(self) -> set[str]:
         """Name the kinds that are not in the table."""
         return {fault.kind for fault in self.all} - KINDS.keys()

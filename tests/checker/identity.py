@@ -232,7 +232,8 @@ class Identity:
     def _untrue(self, job: Job) -> Iterator[Violation]:
         for known, record in job.changed:
             behind = not record.final and record.at < max(known.at, known.finished_at) + self._allow.stale  # in a copy
-            if behind or self._faults.relived(Span(known.group, record.finished_at)):
+            forgotten = self._faults.undone(known.at, record.at) or self._faults.relived(Span(known.group, record.finished_at))
+            if behind or forgotten:
                 continue
             says = f"it was {known.status} on record, and then {record.status}"
             yield Violation(Kind.FINAL, job.name, says, record.group, 0, record.id)

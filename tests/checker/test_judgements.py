@@ -373,6 +373,20 @@ PAIRS = [
         ticking().record(50, "running", at=at(71)),
         (Wrong.FINAL,),
     ),
+    Pair(
+        "lost, and then not, but the store went back to a time after that",
+        ticking([50])
+        .start(50)
+        .record(50, "lost", finished=70, at=at(70))
+        .record(50, at=at(90))
+        .fault("restore-store", 80, 81, since=75),
+        ticking([50])
+        .start(50)
+        .record(50, "lost", finished=70, at=at(70))
+        .record(50, at=at(90))
+        .fault("restore-store", 80, 81, since=60),
+        (Wrong.FINAL,),
+    ),
     # retries
     Pair("failed, and not tried again", retried("failed", again=False), retried("failed"), (Wrong.UNRETRIED,)),
     Pair(
