@@ -61,10 +61,10 @@ class Leadership:
     def sure(self, boot: int) -> bool:
         """Tell whether it may order, echo, and decide everything.
 
-        It may not until one has come who knows the term before, or has had the time to: a server that has just begun does not
-        know what the store may have forgotten (R3).
+        It may not until an agent has come that was told of the store in the term before, or has had the time to: a server that
+        has just begun does not know what the store may have forgotten (R3).
         """
-        known = self.term in {1, self.restored.term} or self.term - 1 in self._members.told
+        known = self.term in {1, self.restored.term} or self._members.told.get(self.term - 1, 0) > 0
         return self.valid(boot) and (known or boot - self._members.opened >= SETTLING)
 
 

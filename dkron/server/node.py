@@ -297,8 +297,10 @@ class Node:
         self._plugins.leadership_changed(leader, term)
 
     async def _let_time_pass(self) -> None:
-        """See who has gone silent, and whose clock is wrong, also while this server does not lead."""
+        """See since when nodes may come, who has gone silent, and whose clock is wrong, also while this server does not lead."""
         while True:
+            if self._board.cluster is None:
+                self._members.opened = self._clock.boot()  # agents are sent away
             if not self._scheduler.leads:
                 self._members.tick(self._clock.boot(), self._clock.wall())
             await self._clock.sleep(TICK)

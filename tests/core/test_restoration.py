@@ -215,13 +215,13 @@ class TestR3Sure:
 
         tell(story)
 
-    @pytest.mark.parametrize(("term", "knows"), [(0, False), (1, False), (2, True)])
-    def test_another_one_waits_for_an_agent_that_knows_the_term_before(self, term: int, *, knows: bool) -> None:
+    @pytest.mark.parametrize(("term", "told", "knows"), [(0, 0, False), (1, 3, False), (2, 0, False), (2, 4, True)])
+    def test_another_one_waits_for_an_agent_that_knows_the_term_before(self, term: int, told: int, *, knows: bool) -> None:
         async def story(world: World) -> None:
             server, leadership = await self.win(world, wins=3)
             assert not leadership.sure(world.clock.boot())
             assert leadership.valid(world.clock.boot())
-            server.members.hello(make_hello("a0", term=term), "10.0.0.1", 1, boot=0, wall=0)
+            server.members.hello(make_hello("a0", term=term, store_revision=told), "10.0.0.1", 1, boot=0, wall=0)
             assert leadership.sure(world.clock.boot()) is knows
 
         tell(story)

@@ -182,6 +182,8 @@ class Server:
 
     async def _pass_time(self) -> None:
         while True:
+            if self.board.cluster is None:
+                self.members.opened = self.clock.boot()  # agents are sent away
             if not self.scheduler.leads:
                 self.members.tick(self.clock.boot(), self.clock.wall())
             await self.clock.sleep(TICK)
