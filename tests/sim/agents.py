@@ -169,6 +169,7 @@ class Runner:
 
     def __init__(self, *, listener: Listener, **_: Any) -> None:
         self.ready = True
+        self.room = 1000  # launchers here take all that comes
         self._agent = _here()
         self._listener = listener
         self._asked: dict[str, int] = {}  # to end before they have begun
