@@ -178,7 +178,7 @@ class Scheduler:
                 for place in places:
                     self.wake(place.job)
             elif peer is not None and overdue is not None:
-                for name in self._dispatch.ask_node(peer, overdue=overdue):
+                for name in sorted(self._dispatch.ask_node(peer, overdue=overdue)):
                     self.wake(name)
         self._asked_again = boot if overdue is not None else self._asked_again
 
