@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from dkron.core.clock import MILLISECOND, SECOND, Clock
 from dkron.core.errors import StoreError
 from dkron.core.interfaces import ResultStore, Retention
-from dkron.core.messages import Outcome, Report, State
+from dkron.core.messages import VALID, Outcome, Report, State
 from dkron.core.models import Execution, Record, Run, Status
 from dkron.server.backlog import Backlog, Result
 
@@ -33,13 +33,17 @@ log = logging.getLogger(__name__)
 
 
 class ResultSaver:
-    """Saves in the order of arrival. A store that fails holds runs up for `PATIENCE`, then only its own records wait."""
+    """Saves in the order of arrival. A store that fails holds runs up for `PATIENCE`, then only its own records wait.
+
+    What has waited for longer than a leadership may be doubted was perhaps decided by another leader meanwhile, and that is final
+    (R8): it is saved only if nothing is on record.
+    """
 
     def __init__(self, results: ResultStore, clock: Clock, retention: Retention) -> None:
         self._results = results
         self._clock = clock
         self._retention = retention
-        self._waiting: deque[tuple[list[Result], Callable[[], None]]] = deque()
+        self._waiting: deque[tuple[int, list[Result], Callable[[], None]]] = deque()
         self._backlog = Backlog()
         self._behind = False
         self._saved: Counter[str] = Counter()
@@ -49,7 +53,7 @@ class ResultSaver:
 
     def save(self, records: list[Result], done: Callable[[], None]) -> None:
         """Save these; then call `done`."""
-        self._waiting.append((records, done))
+        self._waiting.append((self._clock.boot(), records, done))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -100,11 +104,12 @@ class ResultSaver:
         """Save what waits; return how many records that were."""
         batch: list[Result] = []
         calls: list[Callable[[], None]] = []
+        since = self._waiting[0][0]
         while self._waiting and len(batch) < BATCH:
-            records, done = self._waiting.popleft()
+            _, records, done = self._waiting.popleft()
             batch += records
             calls.append(done)
-        if self._behind or not await self._save(batch, PATIENCE):
+        if self._behind or not await self._save(batch, since, PATIENCE):
             self._postpone(batch)
         for done in calls:
             done()
@@ -121,18 +126,19 @@ class ResultSaver:
         """Save what waits, as soon as the store takes it; until then runs do not wait for it."""
         while self._backlog:
             batch = self._backlog.take(BATCH)
-            if not await self._save(batch, 0):
+            if not await self._save(batch, 0, 0):
                 self._backlog.put_back(batch)
                 log.error("results cannot be saved: %d wait in memory, and runs go on", len(self._backlog))
                 await self._clock.sleep(CATCH_UP)
         self._behind = False
         log.info("results are saved again")
 
-    async def _save(self, batch: list[Result], patience: int) -> bool:
+    async def _save(self, batch: list[Result], since: int, patience: int) -> bool:
         until = self._clock.boot() + patience
         while True:
             try:
-                await self._results.save(batch)
+                old = self._clock.boot() - since > VALID
+                await self._results.save(await self._missing(batch) if old else batch)
             except StoreError as error:
                 if self._clock.boot() >= until:
                     log.warning("saving results failed: %s", error)
@@ -140,6 +146,9 @@ class ResultSaver:
                 await self._clock.sleep(TRY_AGAIN)
             else:
                 return True
+
+    async def _missing(self, batch: list[Result]) -> list[Result]:
+        return [result for result in batch if await self._results.get(result[0].job, result[0].id) is None]
 
     def _sweep(self, batch: list[Result]) -> None:
         if not any(self._retention):

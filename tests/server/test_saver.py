@@ -87,6 +87,50 @@ class TestRecall:
         assert self.recall(Status.LOST, Status.SUCCEEDED) == []
 
 
+class TestAnotherLeader:
+    """R8: what it has put on record stays, when this one's store is back, or this one itself."""
+
+    async def decided_by_another(self, world: World) -> None:
+        await world.results.save([(Record(id="x", job="job", uid="u", group=1, status=Status.LOST), None)])
+
+    async def stays(self, world: World) -> None:
+        await asyncio.sleep(10)
+        record = await world.results.get("job", "x")
+        assert record is not None
+        assert record.status is Status.LOST
+        assert await world.kept() == sorted(world.done) == ["x", "y"]
+
+    @pytest.mark.parametrize("outage", [2, PATIENCE // SECOND + 2])
+    def test_while_the_store_failed(self, outage: int) -> None:
+        async def story(world: World) -> None:
+            world.results.fault = down
+            world.save("x")
+            world.save("y")
+            await asyncio.sleep(outage)
+            world.results.fault = up
+            await self.decided_by_another(world)
+            await self.stays(world)
+
+        tell(story)
+
+    def test_while_it_waited_its_turn(self) -> None:
+        async def slow(_operation: Operation) -> None:
+            await asyncio.sleep(1)
+
+        async def story(world: World) -> None:
+            world.results.fault = slow
+            world.save("y")
+            await asyncio.sleep(0.1)
+            world.save("x")
+            await asyncio.sleep(0.4)
+            world.results.fault = up
+            await self.decided_by_another(world)
+            world.results.fault = slow
+            await self.stays(world)
+
+        tell(story)
+
+
 class TestLateResults:
     """R8: what was lost stays so; what its agent says afterwards is noted."""
 
