@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from dkron.agent.journal import Journal
-from dkron.agent.orders import LEASE, Ended, Orders
+from dkron.agent.orders import LEASE, Orders
 from dkron.agent.worker import Worker
 from dkron.core import dispatch, edits, ledger, planner, policy
 from dkron.core.agenda import Agenda
@@ -69,12 +69,15 @@ class _Unfenced:
 
 
 def _believe(patch: Patch) -> None:
-    """Take leadership for one's own until the next look at what agents know, and not in the step in which they say it (R3)."""
+    """Take leadership for one's own, and for some seconds more when agents know better (R3)."""
 
     async def keep(election: Election, leadership: Leadership) -> None:
-        while election._members.highest_term <= leadership.term:
+        since = election._clock.boot()
+        while election._clock.boot() - since < 3 * SECOND:
             leadership.confirm(election._clock.boot())
             await election._clock.sleep(CHECK)
+            if election._members.highest_term <= leadership.term:
+                since = election._clock.boot()
 
     patch.setattr(Election, "keep", keep)
     patch.setattr(Leadership, "ended", lambda _: False)
@@ -362,9 +365,9 @@ def starts_again(patch: Patch) -> None:
 _ended = Orders.ended
 
 
-def _ends_if_known(orders: Orders, execution: str, ended: Ended, wall: int) -> None:
+def _ends_if_known(orders: Orders, execution: str, *how: Any) -> None:
     if execution in orders._executions:
-        _ended(orders, execution, ended, wall)
+        _ended(orders, execution, *how)
 
 
 # --- R7, R8, R9: what is lost, final, asked -----------------------------------------------------------------------------------

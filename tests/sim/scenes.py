@@ -37,18 +37,22 @@ async def storm(stage: Stage) -> None:
 
 
 async def preempt(stage: Stage) -> None:
-    """A leader that is well is replaced, because the other servers do not hear it, and does not know at once."""
+    """A leader that is well is replaced, as the other servers do not hear it, and does not know at once; people go on asking."""
     scene = Scene(stage)
     await stage.set([tick(), job("two")], servers=3, agents=2)
     await scene.wait(3)
+    asked: list[asyncio.Future[Run | None]] = []
     for _ in range(3):
         leader, others = scene.leader(), [server.name for server in scene.others()]
         async with scene.fault("cut-servers"):
             scene.cut(leader.name, *others)
             await scene.when(scene.takeover)
-            await scene.wait(0.5, 2)
+            for _ in range(4):
+                asked.append(asyncio.ensure_future(scene.client.run("two")))
+                await scene.wait(0.1, 0.5)
             scene.heal(leader.name, *others)
         await scene.wait(6, 9)
+    await asyncio.gather(*asked)
     await scene.quiet()
 
 
