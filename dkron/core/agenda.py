@@ -36,8 +36,7 @@ class Agenda:
         """Take out the desks that it is time to look at."""
         while self._heap and self._heap[0][0] <= now:
             when, name = heapq.heappop(self._heap)
-            desk = self.desks.get(name)
-            if desk is not None and desk.wake == when:
+            if (desk := self.desks.get(name)) is not None and desk.wake == when:
                 desk.wake = 0
                 yield desk
 

@@ -169,10 +169,9 @@ class Board:
 
     def desk(self, name: str) -> Desk:
         """Return a job's desk, made if there is none."""
-        desk = self.desks.get(name)
-        if desk is None:
-            desk = self.desks[name] = Desk(name)
-        return desk
+        if name not in self.desks:
+            self.desks[name] = Desk(name)
+        return self.desks[name]
 
     def children(self, parent: str) -> Sequence[Job]:
         """Return the jobs that have this parent, by name."""

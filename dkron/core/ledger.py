@@ -363,7 +363,6 @@ def skip(draft: Draft, job: Job, skips: Skips) -> None:
 
 def end_skips(draft: Draft, job: Job) -> None:
     """Send a complete row of skips to history."""
-    state = draft.state
-    if state is not None and state.skips is not None:
+    if (state := draft.state) is not None and state.skips is not None:
         draft.records.append((records.of_skips(job, state.skips), None))
         draft.state = replace(state, skips=None)

@@ -7,6 +7,7 @@ silence makes it `failed` within three seconds, and proves nothing about its pro
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import pairwise
 from statistics import median_low
 from typing import Any
 
@@ -89,7 +90,8 @@ class Members:
         self.opened = 0  # boot time from which nodes could come
         self.arrived = 0  # boot time at which the last incarnation came that was not here
         self.highest_term = 0
-        self.told: dict[int, int] = {}  # by term: the newest revision of the store that agents who came were told of in it (R3)
+        self.told: dict[int, int] = {}  # by term: the newest revision of the store that agents who came were told of in it (R3);
+        # of terms that are over, only those in which more was told than in the next: all else that would prove, that one does
         self.offset = 0  # what to add to the own wall clock for reference time (R12); renewed by `tick`
         self._skew: int | None = None  # what to add to the own boot clock for it, as of the last tick
 
@@ -120,6 +122,9 @@ class Members:
             self._peers[hello.node] = peer
         self.highest_term = max(self.highest_term, hello.term)
         self.told[hello.term] = max(self.told.get(hello.term, 0), hello.store_revision)
+        for earlier, later in pairwise(sorted(self.told)[:-1]):
+            if self.told[earlier] <= self.told[later]:
+                del self.told[earlier]
         self._matching.clear()
         return peer
 

@@ -261,8 +261,7 @@ def settle_dues(draft: Draft, world: World) -> None:
         _owe(draft, world)
         _catch_up(draft, draft.job, world)
         _claim(draft, world, world.now, CLAIMS_AN_EDIT)
-        missed = policy.missed(draft.due, draft.state.cursor, world.now)  # what nobody can run at the moment
-        if missed:
+        if missed := policy.missed(draft.due, draft.state.cursor, world.now):  # what nobody can run at the moment
             ledger.skip(draft, draft.job, missed)
 
 

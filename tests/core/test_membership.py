@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from doubles.scene import make_hello
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dkron.core.clock import MILLISECOND, SECOND
 from dkron.core.membership import FORGET, OPEN_PER_PLACE, SILENT, UNLINKED, Members, Peer
@@ -263,6 +265,28 @@ class TestR3Term:
         beat(members, term=9)
         beat(members, term=7)
         assert members.highest_term == 9
+
+
+NUMBER = st.integers(0, 6)
+
+
+class TestR3Told:
+    @given(st.lists(st.tuples(NUMBER, NUMBER), min_size=1), NUMBER, NUMBER, NUMBER, NUMBER)
+    def test_what_is_forgotten_would_prove_nothing_more(
+        self, told: list[tuple[int, int]], later: int, than: int, in_term: int, since: int
+    ) -> None:
+        """Where a later term is known, that is proof enough, and all ask for it too."""
+        members = Members()
+        for term, revision in told:
+            join(members, term=term, store_revision=revision)
+        known = any(since <= at <= in_term and revision >= (than if at < in_term else later) for at, revision in told)
+        over = members.highest_term > in_term
+        assert over or members.knows(later, than, in_term=in_term, since=since) == known
+
+    def test_it_does_not_grow_with_the_number_of_leaders(self, members: Members) -> None:
+        for term in range(1, 1001):
+            join(members, term=term, store_revision=10 * term)
+        assert len(members.told) < 5
 
 
 def test_what_people_see_of_a_node(members: Members) -> None:
