@@ -148,7 +148,8 @@ class ResultSaver:
                 return True
 
     async def _missing(self, batch: list[Result]) -> list[Result]:
-        return [result for result in batch if await self._results.get(result[0].job, result[0].id) is None]
+        known = await asyncio.gather(*(self._results.get(record.job, record.id) for record, _ in batch))
+        return [result for result, there in zip(batch, known, strict=True) if there is None]
 
     def _sweep(self, batch: list[Result]) -> None:
         if not any(self._retention):

@@ -130,6 +130,28 @@ class TestAnotherLeader:
 
         tell(story)
 
+    def test_to_look_takes_no_longer_for_many(self) -> None:
+        """Else a store that was slow for a second, and is far away, would be behind for ever."""
+
+        async def far(operation: Operation) -> None:
+            await asyncio.sleep(0.01)
+            if operation.kind == "save" and world_is_down:
+                raise StoreUnavailableError("down")
+
+        world_is_down = True
+
+        async def story(world: World) -> None:
+            nonlocal world_is_down
+            world.results.fault = far
+            for number in range(BATCH):
+                world.save(str(number))
+            await asyncio.sleep(2)
+            world_is_down = False
+            await asyncio.sleep(0.5)
+            assert len(await world.kept()) == BATCH
+
+        tell(story)
+
 
 class TestLateResults:
     """R8: what was lost stays so; what its agent says afterwards is noted."""
