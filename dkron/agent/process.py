@@ -336,7 +336,7 @@ def spawn(
     keeper: Keeper | None,
     lasting: Callable[[Process], None] = lambda _process: None,
 ) -> Process:
-    """Have a command started, on the running loop. To be called when the launchers are `ready`.
+    """Have a command started, on the running loop. To be called when the launchers have `room`.
 
     Args:
         command: what to run. Its output and its errors go through one pipe, so that they keep their order; its input is the
