@@ -62,7 +62,6 @@ class Process:
         "_exited",
         "_guard",
         "_keeper",
-        "_kept",
         "_lasting",
         "_launcher",
         "_loop",
@@ -84,7 +83,7 @@ class Process:
         *,
         output: Output,
         begun: Callable[[Process, int], None],
-        lasting: Callable[[Process], None],
+        lasting: Callable[[], None],
         ended: Callable[[Exit], None],
         keeper: Keeper | None,
     ) -> None:
@@ -97,7 +96,6 @@ class Process:
         self._lasting = lasting
         self._ended = ended
         self._keeper = keeper
-        self._kept = False  # whether the keeper knows it
         self._launcher: Launcher | None = None
         self._pidfd: int | None = None
         self._guard: MemoryGuard | None = None
@@ -114,6 +112,8 @@ class Process:
     def started(self, launcher: Launcher, pid: int, since: int, at: int) -> None:
         """Listen to it, and do to it what has been asked for meanwhile."""
         self._launcher, self.pid, self.since = launcher, pid, since
+        if self._keeper is not None:
+            self._keeper.watch(pid, since)
         if self._pipe is not None:
             self._loop.add_reader(self._pipe, self._on_output)
         if self._command.memory_limit:
@@ -123,17 +123,10 @@ class Process:
             self._enforce()
 
     def lasts(self) -> None:
-        """Have the keeper know it, and hear of its exit even if something else holds its output: most are over before that.
-
-        Until then, the launcher would kill it if the worker died, and the keeper would know it by its marker.
-        """
-        if self._exited or self._over:
-            return
-        if self._keeper is not None:
-            self._keeper.watch(self.pid, self.since)
-            self._kept = True
-        self._lasting(self)
-        self._listen()
+        """Hear of its exit even if something else holds its output: most are over before that."""
+        if not (self._exited or self._over):
+            self._lasting()
+            self._listen()
 
     def late(self) -> None:
         """End without having started."""
@@ -279,9 +272,9 @@ class Process:
         self._close()
         if self._guard is not None:
             self._guard.release(self.pid)
-        if self._keeper is not None and self._kept:
+        if self._keeper is not None and self.pid:
             self._keeper.forget(self.pid)
-            self._kept = False
+            self._keeper = None
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
@@ -334,7 +327,7 @@ def spawn(
     ended: Callable[[Exit], None],
     launchers: Launchers,
     keeper: Keeper | None,
-    lasting: Callable[[Process], None] = lambda _process: None,
+    lasting: Callable[[], None] = lambda: None,
 ) -> Process:
     """Have a command started, on the running loop. To be called when the launchers have `room`.
 
@@ -351,7 +344,7 @@ def spawn(
             `Process.end`: also what lives in the session, and until the grace is over); then the rest of the session is killed.
         launchers: start it.
         keeper: told of the group, so that it does not outlive the worker.
-        lasting: called on the loop with the process after a moment, if it has not ended by then.
+        lasting: called on the loop after a moment, if it has not ended by then.
 
     Raises:
         OSError, ValueError: nothing runs, and none of these calls will come; the message is a sentence for the user.

@@ -1,6 +1,6 @@
 """Kills what a dead worker left behind; run as a program, it is the *keeper*.
 
-The keeper is told every process group that does not end at once. When the worker is gone it kills what it was told, and
+The keeper is told every process group that is started for the worker. When the worker is gone it kills what it was told, and
 whatever carries the worker's marker in its environment: so what was started but not told yet, or has left its group, does not
 survive either, and no launcher starts anything more. It imports the smallest modules of the standard library and nothing of
 dkron, to start in milliseconds and stay small.

@@ -64,7 +64,7 @@ class Listener(Protocol):
         """It has not ended at once. What does so, as most commands do, is spared all that is only of use meanwhile."""
 
     def spawned(self, execution: str, pid: int, since: int) -> None:
-        """It lasts, and is a process, which was started at that time, in ticks since boot."""
+        """It is a process, which was started at that time, in ticks since boot."""
 
     def late(self, execution: str) -> None:
         """It has not been started in time, and will not be."""
@@ -215,14 +215,14 @@ class _Spawned:
     def end(self, grace: int) -> None:
         self._process.end(grace)
 
-    def _begun(self, _process: Process, at: int) -> None:
+    def _begun(self, process: Process, at: int) -> None:
         self._listener.begun(self._context.execution, at)
+        self._listener.spawned(self._context.execution, process.pid, process.since)
         timeout = self._command.timeout
         if timeout:
             self._timer = asyncio.get_running_loop().call_later(timeout / SECOND, self._time_out, timeout)
 
-    def _lasts(self, process: Process) -> None:
-        self._listener.spawned(self._context.execution, process.pid, process.since)
+    def _lasts(self) -> None:
         self._listener.lasts(self._context.execution)
 
     def _time_out(self, timeout: int) -> None:

@@ -84,13 +84,11 @@ async def test_it_leads_a_session(shell: Start) -> None:
     assert run.output.bytes().split() == [str(run.process.pid).encode()] * 2
 
 
-async def test_its_keeper_knows_it_until_just_before_it_is_reaped(
-    start: Start, until: Until, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_its_keeper_knows_it_until_just_before_it_is_reaped(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = Keeper.start(uuid4().hex)
-    run = start("sleep", "0.3", keeper=keeper)
-    await until(lambda: bool(keeper._watched))
-    assert keeper._watched == {await run.pid(): run.process.since}
+    run = start("cat", "/dev/stdin", keeper=keeper, stdin=b"x")
+    await run.pid()
+    assert keeper._watched == {run.process.pid: run.process.since}
     known: list[dict[int, int]] = []
     reap = Launcher.reap
     monkeypatch.setattr(Launcher, "reap", lambda launcher, pid: known.append(dict(keeper._watched)) or reap(launcher, pid))
@@ -104,14 +102,19 @@ class TestWhatEndsAtOnce:
     def slow(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(aging, "AGE", 1000.0)
 
-    async def test_needs_neither_keeper_nor_a_reader_for_its_exit(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-        keeper = Keeper.start(uuid4().hex)
-        monkeypatch.setattr(keeper, "_send", lambda message: pytest.fail(f"the keeper was told {message}"))
-        run = start("echo", "hello", keeper=keeper)
+    async def test_needs_no_reader_for_its_exit(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", self.only_pipes(asyncio.get_running_loop().add_reader))
+        run = start("echo", "hello")
         assert await run.exit() == Exit(0, "")
         assert run.output.bytes() == b"hello\n"
-        monkeypatch.undo()
-        keeper.close()
+
+    @staticmethod
+    def only_pipes(add_reader: Any) -> Any:
+        def add(descriptor: int, *call: Any) -> None:
+            assert "pidfd" not in str(Path(f"/proc/self/fd/{descriptor}").readlink())
+            add_reader(descriptor, *call)
+
+        return add
 
     async def test_has_not_ended_when_it_has_closed_its_output(self, shell: Start) -> None:
         run = shell("exec >&- 2>&-; sleep 0.2; exit 3")

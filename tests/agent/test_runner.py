@@ -169,7 +169,6 @@ class TestProcess:
         assert (await lab.run("shell", config=script("exit 0"))).success
         assert lab.begins
         assert not lab.lasting
-        assert not lab.pids
 
     async def test_that_has_no_time_left_is_not_started(self, lab: Lab, tmp_path: Path) -> None:
         lab.start("shell", config=script(f"touch {tmp_path}/effect"), until=CLOCK.boot())
