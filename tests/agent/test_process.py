@@ -5,6 +5,7 @@ import gc
 import os
 import re
 import resource
+import select
 import signal
 import sys
 import time
@@ -104,9 +105,17 @@ class TestWhatEndsAtOnce:
 
     async def test_needs_no_reader_for_its_exit(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", self.only_pipes(asyncio.get_running_loop().add_reader))
+        monkeypatch.setattr(process, "_is_over", self.is_over_soon)
         run = start("echo", "hello")
         assert await run.exit() == Exit(0, "")
         assert run.output.bytes() == b"hello\n"
+
+    @staticmethod
+    def is_over_soon(pidfd: int) -> bool:
+        """Give it the moment that there may be between the end of its output and its own."""
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(10_000))
 
     @staticmethod
     def only_pipes(add_reader: Any) -> Any:

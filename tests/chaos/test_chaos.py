@@ -12,7 +12,7 @@ import pytest
 from chaos import jobs, plans, trial
 from chaos.experiment import Experiment, Title
 from checker.judge import Judgement, Outcome
-from checker.report import text
+from checker.report import brief
 
 SEED: Final = 1
 KINDS: Final = (
@@ -48,7 +48,7 @@ def the_trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
 
 
 def test_everything_is_as_promised(the_trial: Trial) -> None:
-    assert the_trial.judgement.outcome is Outcome.VALID, text(the_trial.judgement)
+    assert the_trial.judgement.outcome is Outcome.VALID, brief(the_trial.judgement)
 
 
 def test_everything_comes_back_by_itself(the_trial: Trial) -> None:

@@ -11,11 +11,19 @@ from checker.spans import seconds
 from checker.violations import Violation
 
 MOST = 50  # violations that are told in full
+FEW = 5  # that one line can hold
 
 
 def text(judgement: Judgement) -> str:
     """Write the whole report."""
     return "\n".join(_lines(judgement)) + "\n"
+
+
+def brief(judgement: Judgement) -> str:
+    """Say in one line what the verdict is, and why."""
+    why = (*judgement.violations, *judgement.doubts)
+    more = f" | ... and {len(why) - FEW} more" if len(why) > FEW else ""
+    return f"{judgement.outcome.upper()}: {' | '.join(map(str, why[:FEW]))}{more}"
 
 
 def _lines(judgement: Judgement) -> Iterator[str]:

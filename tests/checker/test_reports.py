@@ -57,9 +57,18 @@ def test_a_report_says_why_nothing_is_known() -> None:
     assert "unknown, because there was no fault\n" in text
 
 
+def test_one_line_says_what_is_wrong_or_not_known() -> None:
+    assert report.brief(broken().judge()) == (
+        "INVALID: missed: job tick, due 08:01:20.000: due on 1 of a, b; there is nothing: no start and no record | "
+        f"doubled: job tick, due 08:02:00.000, {at(120)}-a-0123abcd: started 2 times: {TWICE}"
+    )
+    assert report.brief(judge(History([]))).endswith(" | nothing was due that had to happen | there was no fault")
+
+
 def test_a_long_list_is_cut() -> None:
     story = Story().put(schedule="* * * * * *").fault("kill-server", 5)
     assert f"... and {len(story.judge().violations) - report.MOST} more" in report.text(story.judge())
+    assert f"| ... and {len(story.judge().violations) - report.FEW} more" in report.brief(story.judge())
 
 
 def drawing(story: Story, **options: int) -> ET.Element:
