@@ -108,7 +108,8 @@ class Targets:
         if version.spec is None:
             return set()
         early = self._allow.guard + self._allow.lookahead
-        begin, end = version.begin - early - 1, min(version.dead + early, self._history.until)
+        last = self._history.until + self._allow.early  # what is due a moment after the end may have started before it
+        begin, end = version.begin - early - 1, min(version.dead + early, last)
         try:
             return set(oracle.due(version.spec, begin, end))
         except oracle.UnclearError as error:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from checker.history import Answer, Kind
-from checker.judge import Outcome
+from checker.judge import Judgement, Outcome
 from checker.report import text
 from checker.stories import TICKS, Story, at, ticking, wrong
 from checker.violations import Kind as Wrong
@@ -416,6 +416,14 @@ def test_its_neighbour_is_not(pair: Pair) -> None:
     judgement = pair.good.judge()
     assert wrong(judgement) == [], text(judgement)
     assert judgement.outcome is Outcome.VALID, text(judgement)
+
+
+def test_what_is_due_a_moment_after_the_end_may_have_started_before_it() -> None:
+    def judged(second: float) -> Judgement:
+        return ticking(range(100, 160, 10)).start(100, after=second - 100, took=0).judge(end=second + 0.01)
+
+    assert wrong(judged(99.96)) == []
+    assert wrong(judged(99.0)) == [Wrong.UNEXPECTED]
 
 
 def test_every_kind_that_effects_can_show_is_in_the_table() -> None:
