@@ -30,6 +30,9 @@ class EtcdCoordinator:
     def __init__(self, access: Access, keyspace: str = "/dkron", *, deadline: float = DEADLINE) -> None:
         self.client = Client(access, deadline)
         self._space = Keyspace(keyspace)
+        # Where nothing is written, this is asked for: etcd has a member answer a transaction that does nothing from its own
+        # copy, however old that is, and one that reads only after it has asked the others (`IsTxnSerializable` in its server).
+        self._look = etcdrpc.RequestOp(request_range=etcdrpc.RangeRequest(key=self._space.inside(""), count_only=True))
 
     async def open(self) -> None:
         """Connect, log in, and see whether the keyspace can be read."""
@@ -53,7 +56,7 @@ class EtcdCoordinator:
         writes = self._writes(puts, deletes, lease)
         twice = Twice.HARM if writes else Twice.NOTHING
         try:
-            answer = await self.client.call(TXN, etcdrpc.TxnRequest(compare=compares, success=writes), twice)
+            answer = await self.client.call(TXN, etcdrpc.TxnRequest(compare=compares, success=writes or [self._look]), twice)
         except StoreFullError:
             await self._be_sure(compares, guards.keys() >= puts.keys() | set(deletes))
             raise
@@ -101,6 +104,6 @@ class EtcdCoordinator:
 
     async def _be_sure(self, compares: list[Any], all_guarded: bool) -> None:  # noqa: FBT001 - within this class
         """Find out whether a commit that found etcd full was written: the last one that fits may get that answer too."""
-        unwritten = await self.client.call(TXN, etcdrpc.TxnRequest(compare=compares), Twice.NOTHING)
+        unwritten = await self.client.call(TXN, etcdrpc.TxnRequest(compare=compares, success=[self._look]), Twice.NOTHING)
         if not (all_guarded and unwritten.succeeded):
             raise OutcomeUnknownError("etcd is full: it may have been written or not")

@@ -178,6 +178,22 @@ async def test_without_a_quorum_nothing_is_written(start: Any, connect: Any) -> 
     assert entry.value in {b"1", b"2"}
 
 
+async def test_no_member_says_for_itself_that_a_guard_holds(start: Any, connect: Any, pause: Any) -> None:
+    """A leader that only asks whether it still is one is not to hear it from a member that knows nothing of the others."""
+    cluster = start(3)
+    access = at_followers_first(cluster, cluster.leader())
+    store = await connect(access)
+    revision = await store.commit({}, {"c/leader": b"me"})
+    assert await store.commit({"c/leader": revision}, {}) >= revision
+    for member in cluster.members:
+        if member.address != str(access.endpoints[0]):
+            pause(member)
+    with pytest.raises(StoreUnavailableError):
+        await store.commit({"c/leader": revision}, {})
+    with pytest.raises(StoreUnavailableError):
+        await store.commit({}, {})
+
+
 async def test_etcd_is_down_and_comes_back(start: Any, connect: Any) -> None:
     cluster = start(1)
     store = await connect(cluster.access())
