@@ -76,7 +76,8 @@ class Coordinator(Protocol):
         Durable before it returns. At most 127 guards and 1 MiB. Deleting what does not exist is no error.
 
         Returns:
-            the revision: a new one if anything was written, else the store's present one.
+            the revision: a new one if anything was written, else the store's present one, which is as linearizable as `range`:
+            a commit that only asks is how a leader knows that it still leads (R4).
 
         Raises:
             GuardFailedError: definitely nothing was written.
