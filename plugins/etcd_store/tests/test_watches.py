@@ -121,6 +121,22 @@ async def test_a_quiet_watch_stays_where_it_is(
     await watch.aclose()
 
 
+async def test_a_watch_stays_where_it_is_while_nobody_writes_anything(
+    proxy: Any, connect: Any, looked: Looked, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A leader whose jobs are seldom due has nothing to write for hours; and its watch is not to end its leadership."""
+    caplog.set_level("INFO", "dkron_etcd_store")
+    far = await connect(Access(parse([proxy.address], tls=False)))
+    revision = await far.commit({}, {"c/a": b"1"})
+    watch = far.watch("c/", revision)
+    waiting = asyncio.ensure_future(anext(watch))
+    await looked(2 * SILENT)
+    assert "goes on elsewhere" not in caplog.text
+    await far.commit({}, {"c/a": b"2"})
+    assert [change.value for change in await waiting] == [b"2"]
+    await watch.aclose()
+
+
 async def test_a_consumer_that_takes_its_time_is_not_cut_off(
     store: Any, looked: Looked, caplog: pytest.LogCaptureFixture
 ) -> None:
