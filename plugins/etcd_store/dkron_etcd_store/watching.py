@@ -40,13 +40,13 @@ class Ended(Exception):  # noqa: N818 - within this module
 class Stream:
     """One stream at one member. It ends itself if the member says nothing any more, or lags behind."""
 
-    def __init__(self, client: Client, member: Member, key: bytes, *, after: int, start: int, patience: int) -> None:
+    def __init__(self, client: Client, member: Member, key: bytes, *, start: int, patience: int) -> None:
         create = etcdrpc.WatchCreateRequest(key=key, range_end=end_of(key), start_revision=start)
         self.member = member
         self.fruitful = False
         self._client = client
         self._request = etcdrpc.WatchRequest(create_request=create)
-        self._after = after
+        self._start = start
         self._patience = patience
         self._reading = False
         self._heard = True
@@ -91,8 +91,8 @@ class Stream:
     def _hear(self, response: Any) -> None:  # noqa: ANN401 - generated code
         if response.canceled:
             raise _refusal(response)
-        if response.created and response.header.revision < self._after:
-            raise CompactedError("etcd was restored to the past: list the keys again")
+        if response.created and response.header.revision < self._start:
+            raise Ended(f"etcd at {self.member.name} lags behind the others")
         self._heard = True
         self._revision = max(self._revision, response.header.revision)
         self.fruitful |= not response.created
@@ -142,13 +142,15 @@ async def watch(client: Client, space: Keyspace, prefix: str, revision: int) -> 
     while True:
         # A member that answers this is up, knows a leader, has come as far as was ever seen, and lets us in.
         answer = await client.call(RANGE, etcdrpc.RangeRequest(key=key, count_only=True), Twice.NOTHING)
+        if (present := answer.header.revision) < revision:
+            raise CompactedError("etcd was restored to the past: list the keys again")
         member, token = client.member, client.token
         # Since 3.6.2 etcd tells no progress of a watch that begins in the future (`progressIfSync`): one over what nobody writes
         # to would seem dead. Hence this one begins with what is there; what is known of that already is left out.
-        start = min(revision + 1, answer.header.revision)
+        start = min(revision + 1, present)
         patience = SILENT * min(2**fruitless, LONGEST_PATIENCE)
         try:
-            async with Stream(client, member, key, after=revision, start=start, patience=patience) as stream:
+            async with Stream(client, member, key, start=start, patience=patience) as stream:
                 while True:
                     if changes := _changes(space, await stream.read(), revision):
                         revision = changes[-1].revision

@@ -137,6 +137,32 @@ async def test_a_watch_stays_where_it_is_while_nobody_writes_anything(
     await watch.aclose()
 
 
+async def test_a_watch_at_a_member_that_lags_goes_on_elsewhere(start: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another call has just found out about a member is no reason to take etcd for restored to its past."""
+    ahead, behind = start(1), start(1)
+    store = await connect(Access(parse([*ahead.addresses, *behind.addresses], tls=False)))
+    for number in range(5):
+        revision = await store.commit({}, {"c/a": b"%d" % number})
+    call, left = store.client.call, []
+
+    async def leave_once(method: Any, request: Any, twice: Any) -> Any:
+        answer = await call(method, request, twice)
+        if not left:
+            left.append(store.client.member)
+            store.client.leave(store.client.member)
+        return answer
+
+    monkeypatch.setattr(store.client, "call", leave_once)
+    watch = store.watch("c/", revision)
+    waiting = asyncio.ensure_future(anext(watch))
+    await asyncio.sleep(0.5)
+    monkeypatch.setattr(store.client, "call", call)
+    assert not waiting.done()
+    await store.commit({}, {"c/a": b"5"})
+    assert [change.value for change in await waiting] == [b"5"]
+    await watch.aclose()
+
+
 async def test_a_consumer_that_takes_its_time_is_not_cut_off(
     store: Any, looked: Looked, caplog: pytest.LogCaptureFixture
 ) -> None:
