@@ -44,6 +44,7 @@ _WORDS: Final = (
     ("etcdserver: no leader", Kind.ELSEWHERE),
     ("etcdserver: too many requests", Kind.ELSEWHERE),
     ("etcdserver: not capable", Kind.ELSEWHERE),
+    ("etcdserver: rpc not supported for learner", Kind.ELSEWHERE),
     ("etcdserver: invalid auth token", Kind.LOGIN),
     ("etcdserver: user name is empty", Kind.LOGIN),
     ("etcdserver: revision of auth store is old", Kind.LOGIN),

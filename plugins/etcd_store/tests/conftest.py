@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -128,6 +129,13 @@ class Process:
             found: dict[str, object] = json.load(answer)
         return found
 
+    def ask(self, path: str, **said: object) -> dict[str, Any]:
+        """Ask over the JSON gateway."""
+        request = urllib.request.Request(f"http://{self.address}/v3/{path}", data=json.dumps(said).encode())
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
 
 class Cluster:
     """A few members."""
@@ -157,14 +165,27 @@ class Cluster:
             member.stop()
 
     def leader(self) -> Process:
-        """Return the member that leads; the statuses come from the JSON gateway."""
+        """Return the member that leads."""
         for member in self.members:
-            request = urllib.request.Request(f"http://{member.address}/v3/maintenance/status", data=b"{}")
-            with urllib.request.urlopen(request, timeout=5) as answer:
-                status = json.load(answer)
+            status = member.ask("maintenance/status")
             if status["leader"] == status["header"]["member_id"]:
                 return member
         pytest.fail("no member leads")
+
+    def add_learner(self) -> Process:
+        """Start a member that has no vote yet, and answers nothing but what its status is."""
+        flags = [*self.members[0].flags, "--initial-cluster-state", "existing"]
+        learner = Process(self.folder, f"m{len(self.members)}", free_ports(2), flags, self.members[0].scheme)
+        self.members[0].ask("cluster/member/add", peerURLs=[learner.peer], isLearner=True)
+        self.members.append(learner)
+        learner.start(",".join(f"{member.name}={member.peer}" for member in self.members))
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with suppress(OSError):
+                if learner.ask("maintenance/status").get("isLearner"):
+                    return learner
+            assert time.monotonic() < deadline, learner.log[-2000:]
+            time.sleep(0.02)
 
     def access(self, **more: str) -> Access:
         return Access(parse(self.addresses, tls=self.members[0].scheme == "https"), **more)

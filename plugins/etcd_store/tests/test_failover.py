@@ -12,6 +12,7 @@ import pytest
 from dkron_etcd_store.access import Access, parse
 from dkron_etcd_store.position import Mark
 
+from dkron.core.clock import SECOND
 from dkron.core.errors import CompactedError, GuardFailedError, OutcomeUnknownError, StoreError, StoreUnavailableError
 from dkron.core.interfaces import Change
 
@@ -192,6 +193,19 @@ async def test_no_member_says_for_itself_that_a_guard_holds(start: Any, connect:
         await store.commit({"c/leader": revision}, {})
     with pytest.raises(StoreUnavailableError):
         await store.commit({}, {})
+
+
+async def test_a_member_that_only_learns_is_left(start: Any, connect: Any) -> None:
+    cluster = start(1)
+    learner = await asyncio.to_thread(cluster.add_learner)
+    (voter,) = (member for member in cluster.members if member is not learner)
+    store = await connect(Access(parse([learner.address, voter.address], tls=False)))
+    assert store.client.member.name == voter.address
+    revision = await store.commit({"c/a": 0}, {"c/a": b"1"})
+    store.client.leave(store.client.member)
+    assert await store.commit({"c/a": revision}, {}) == revision
+    store.client.leave(store.client.member)
+    await store.lease(SECOND)
 
 
 async def test_etcd_is_down_and_comes_back(start: Any, connect: Any) -> None:

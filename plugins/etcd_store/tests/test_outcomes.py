@@ -160,6 +160,7 @@ class TestStatuses:
             (StatusCode.UNAVAILABLE, "etcdserver: leader changed", Kind.UNKNOWN),
             (StatusCode.UNAVAILABLE, "etcdserver: no leader", Kind.ELSEWHERE),
             (StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests", Kind.ELSEWHERE),
+            (StatusCode.FAILED_PRECONDITION, "etcdserver: rpc not supported for learner", Kind.ELSEWHERE),
             (StatusCode.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded", Kind.FULL),
             (StatusCode.RESOURCE_EXHAUSTED, "anything else", Kind.UNKNOWN),
             (StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", Kind.UNKNOWN),
