@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from etcd3 import etcdrpc
 
-from dkron.core.errors import GuardFailedError, InvalidInputError, OutcomeUnknownError, StoreFullError
+from dkron.core.errors import GuardFailedError, InvalidInputError, OutcomeUnknownError, StoreError, StoreFullError
 from dkron.core.interfaces import Change, Entry, Listing
 from dkron_etcd_store import leases, ranges, watching
 from dkron_etcd_store.access import Access
@@ -104,6 +104,9 @@ class EtcdCoordinator:
 
     async def _be_sure(self, compares: list[Any], all_guarded: bool) -> None:  # noqa: FBT001 - within this class
         """Find out whether a commit that found etcd full was written: the last one that fits may get that answer too."""
-        unwritten = await self.client.call(TXN, etcdrpc.TxnRequest(compare=compares, success=[self._look]), Twice.NOTHING)
-        if not (all_guarded and unwritten.succeeded):
+        try:
+            answer = await self.client.call(TXN, etcdrpc.TxnRequest(compare=compares, success=[self._look]), Twice.NOTHING)
+        except StoreError as error:  # that this was not answered says nothing of the commit
+            raise OutcomeUnknownError(f"etcd is full: it may have been written or not, and now {error}") from None
+        if not (all_guarded and answer.succeeded):
             raise OutcomeUnknownError("etcd is full: it may have been written or not")

@@ -150,6 +150,25 @@ class TestFull:
         assert isinstance(error, OutcomeUnknownError)
         assert "is full" in str(error)
 
+    async def test_nor_if_etcd_goes_before_it_can_be_asked(
+        self, start: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cluster = start(1, SMALL)
+        store = await connect(cluster.access())
+        call = store.client.call
+
+        async def stop_when_full(*asked: Any) -> Any:
+            try:
+                return await call(*asked)
+            except StoreFullError:
+                cluster.stop()
+                raise
+
+        monkeypatch.setattr(store.client, "call", stop_when_full)
+        _, error = await fill(store, guarded=True)
+        assert isinstance(error, OutcomeUnknownError)
+        assert "is full" in str(error)
+
 
 class TestStatuses:
     @pytest.mark.parametrize(
