@@ -63,6 +63,14 @@ class TestUnknown:
         far.client.leave(far.client.member)
         assert await far.commit({"c/a": revision}, {}) == revision
 
+    async def test_a_lease_that_was_revoked_unheard(self, proxy: Any, one: Any, connect: Any) -> None:
+        far = await connect(Access(parse([proxy.address, *one.addresses], tls=False)))
+        lease = await far.lease(60 * SECOND)
+        await far.commit({}, {"c/a": b"1"}, lease=lease.id)
+        proxy.cut_answers = True
+        await lease.revoke()
+        assert (await far.range("c/")).entries == []
+
     async def test_a_watch_that_is_cut_off(self, store: Any, proxy: Any, connect: Any) -> None:
         far = await connect(through(proxy))
         revision = await store.commit({}, {"c/count": b"start"})
