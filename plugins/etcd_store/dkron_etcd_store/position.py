@@ -2,6 +2,10 @@
 
 A member that lags behind, or was cut off and does not know it, must not pass for the present. Judged is by what was known when
 a question was *asked*: answers to concurrent questions may overtake each other.
+
+The term shows a store that was restored, and has come far again since. It is that of the last entry a member has *applied*: one
+that was brought up by a snapshot (`applySnapshot` in etcd's server) shows an older one until somebody writes. Such a member does
+no harm, but cannot be told apart, and another one is asked; most of them are never so at once.
 """
 
 from __future__ import annotations
