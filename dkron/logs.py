@@ -10,6 +10,8 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, TextIO
@@ -39,7 +41,7 @@ _OUR_LIBRARIES: Final = ("aiohttp.access", "asyncio", "pydantic_settings")
 def setup(level: str, *, as_json: bool, stream: TextIO | None = None) -> None:
     """Set logging up for this process, in place of whatever was set up before."""
     target = stream or sys.stderr
-    handler = logging.StreamHandler(target)
+    handler = Lines(target)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter(colours=target.isatty()))
     logging.basicConfig(level=_LEVELS[level.lower()], handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
@@ -47,6 +49,42 @@ def setup(level: str, *, as_json: bool, stream: TextIO | None = None) -> None:
     logging._srcfile = None  # noqa: SLF001 - as its documentation has it: no line shows who calls
     for name in _OUR_LIBRARIES:  # their chatter would hide our own lines
         logging.getLogger(name).setLevel(max(_LEVELS[level.lower()], logging.WARNING))
+
+
+class Lines(logging.StreamHandler[TextIO]):
+    """Writes each record as a line; what is logged within `together`, with one write at its end."""
+
+    _held: list[str] | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, or put it with those that are held."""
+        if self._held is None:
+            super().emit(record)
+            return
+        try:
+            self._held.append(self.format(record) + self.terminator)
+        except Exception:  # noqa: BLE001 - as its base does
+            self.handleError(record)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Hold what is logged until this is left."""
+        self._held = []
+        try:
+            yield
+        finally:
+            self.acquire()  # another thread may be about to add a line
+            held, self._held = self._held, None
+            with suppress(OSError):  # as for single records: a log that cannot be written is no reason to stop
+                self.stream.write("".join(held))
+                self.stream.flush()
+            self.release()
+
+
+def together() -> AbstractContextManager[None]:
+    """Write what is logged within this at once: a hundred lines cost hardly more than one."""
+    handler = next((handler for handler in logging.getLogger().handlers if isinstance(handler, Lines)), None)
+    return handler.together() if handler else nullcontext()
 
 
 class JsonFormatter(logging.Formatter):

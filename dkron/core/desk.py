@@ -137,7 +137,8 @@ class Draft:
         self.blocked = 0
         self.records: list[tuple[Record, bytes | None]] = []
         self.births: list[Run] = []  # runs of other jobs: dependents
-        self.notices: list[Notice] = []
+        self.notices: list[Notice] = []  # runs that ended: kept until notifiers have heard of them
+        self.told: list[Notice] = []  # likewise, where nobody needs them kept
         self.skipped: list[Skips] = []
         self.late: list[Report] = []  # results of what was given up as lost
         self.answers: list[tuple[str, str]] = []  # (agent, execution id): results that are safe once this is committed

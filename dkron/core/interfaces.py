@@ -202,7 +202,11 @@ class DescribesProcess(Executor, Protocol):
 
 
 class Notifier(Protocol):
-    """Tells the world about runs that ended; fed from the outbox, at least once each."""
+    """Tells the world about runs that ended; fed from the outbox, at least once each.
+
+    One with a `durable` that is False is fed from the leader's memory instead, which costs the store nothing: at most once each,
+    and what it does not take, or the leader had not come to when it died, it never hears of.
+    """
 
     @property
     def name(self) -> str:
@@ -238,7 +242,7 @@ class Saver(Protocol):
 class Observer(Protocol):
     """Hears what happened, after it is durable."""
 
-    def finished(self, notices: Iterable[Notice]) -> None:
+    def finished(self, notices: Sequence[Notice]) -> None:
         """These runs have ended."""
 
     def skipped(self, job: str, skips: Skips) -> None:

@@ -269,8 +269,8 @@ def _close(draft: Draft, job: Job, run: Run, world: World) -> None:
     assert draft.state is not None
     if status and draft.state.status != status:
         draft.state = replace(draft.state, status=status)
-    if world.notify and status:
-        draft.notices.append(records.notice(job, run, status, world))
+    if status:
+        (draft.notices if world.outbox else draft.told).append(records.notice(job, run, status, world))
     if status == "success":
         _succeeded(draft, job, run, world)
     if lingers(draft, run, world):

@@ -57,7 +57,7 @@ class Scheduler:
         saver: Saver,
         observer: Observer,
         send: Send,
-        notify: bool,
+        outbox: bool,
         random: Random,
     ) -> None:
         self._clock = clock
@@ -67,7 +67,7 @@ class Scheduler:
         self._saver = saver
         self._observer = observer
         self._send = send
-        self._notify = notify
+        self._outbox = outbox
         self._random = random
         self._leadership: Leadership | None = None
         self._dispatch: Dispatcher | None = None
@@ -275,7 +275,7 @@ class Scheduler:
             members=self._members,
             random=self._random,
             children=self._board.children,
-            notify=self._notify,
+            outbox=self._outbox,
             claims=not self._resting,
             restored=leadership.restored,
         )
@@ -364,8 +364,7 @@ class Scheduler:
         self._later(desk, TRY_AGAIN)
 
     def _tell(self, draft: Draft, *, deleted: bool) -> None:
-        if draft.notices:
-            self._observer.finished(draft.notices)
+        self._observer.finished([*draft.notices, *draft.told])
         for skips in draft.skipped:
             self._observer.skipped(draft.desk.name, skips)
         if deleted:

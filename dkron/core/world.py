@@ -20,9 +20,9 @@ class World(NamedTuple):
     """What a decision may depend on, besides the job itself.
 
     `now` is reference time, `boot` the leader's boot clock at the same moment, `since` the reference time from which on this
-    leader could decide without a gap, `takeover` the boot time at which it saw its own leader key. `claims` is False in a server
-    that is about to stop: due instants are left to the next leader. `restored` tells when the store was restored to its past, if
-    it ever was (R3).
+    leader could decide without a gap, `takeover` the boot time at which it saw its own leader key. `outbox`: somebody wants to be
+    told of each run that ended, whoever leads by then. `claims` is False in a server that is about to stop: due instants are left
+    to the next leader. `restored` tells when the store was restored to its past, if it ever was (R3).
     """
 
     now: int
@@ -33,7 +33,7 @@ class World(NamedTuple):
     members: Members
     random: Random
     children: Callable[[str], Sequence[Job]]
-    notify: bool
+    outbox: bool
     claims: bool = True
     restored: Restoration = Restoration()
 

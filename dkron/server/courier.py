@@ -65,26 +65,33 @@ class Courier:
 
     async def _deliver(self, batch: Sequence[Notice]) -> None:
         """Tell all at once if the notifier can do that; if not, or if that fails, each by itself."""
-        notify_all = getattr(self._notifier, "notify_all", None)
-        if notify_all is not None and len(batch) > 1 and await self._took(f"{len(batch)} ends at once", notify_all, batch):
+        if await took_all(self._name, self._notifier, batch):
             self._taken.update(notice.id for notice in batch)
             return
         for notice in batch:
-            if await self._took(f"the end of {notice.job}", self._notifier.notify, notice):
+            if await took(self._name, f"the end of {notice.job}", self._notifier.notify, notice):
                 self._taken.add(notice.id)
             else:
                 self._put_off(notice.id)
-
-    async def _took(self, what: str, tell: Callable[[Told], Awaitable[None]], told: Told) -> bool:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await tell(told)
-        except Exception as error:  # noqa: BLE001 - whatever a plugin raises means: try again later
-            log.warning("notifier %s did not take %s: %s", self._name, what, str(error) or type(error).__name__)
-            return False
-        return True
 
     def _put_off(self, notice_id: str) -> None:
         _, delay = self._again.get(notice_id, (0, FIRST_DELAY // 2))
         delay = min(delay * 2, LONGEST_DELAY)
         self._again[notice_id] = (self._clock.boot() + delay, delay)
+
+
+async def took_all(name: str, notifier: Notifier, notices: Sequence[Notice]) -> bool:
+    """Tell a notifier of several runs at once, if it can do that; return whether it took them."""
+    notify_all = getattr(notifier, "notify_all", None)
+    return notify_all is not None and len(notices) > 1 and await took(name, f"{len(notices)} ends at once", notify_all, notices)
+
+
+async def took(name: str, what: str, tell: Callable[[Told], Awaitable[None]], told: Told) -> bool:
+    """Tell a notifier; return whether it took that."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await tell(told)
+    except Exception as error:  # noqa: BLE001 - whatever a plugin raises means that it did not
+        log.warning("notifier %s did not take %s: %s", name, what, str(error) or type(error).__name__)
+        return False
+    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Final
@@ -31,6 +31,7 @@ from dkron.server import stores
 from dkron.server.catalogue import Catalogue
 from dkron.server.fellowship import Fellowship
 from dkron.server.forwarding import ClusterService
+from dkron.server.herald import Herald
 from dkron.server.hub import Hub
 from dkron.server.leading import Leading
 from dkron.server.listener import CoreListener
@@ -49,14 +50,17 @@ log = logging.getLogger(__name__)
 class Observer:
     """Tells plugins what happened, and deletes the history of jobs that are gone."""
 
-    def __init__(self, plugins: PluginManager, saver: ResultSaver) -> None:
+    def __init__(self, plugins: PluginManager, heralds: Sequence[Herald], saver: ResultSaver) -> None:
         self._plugins = plugins
+        self._heralds = heralds
         self._saver = saver
 
-    def finished(self, notices: Iterable[Notice]) -> None:
+    def finished(self, notices: Sequence[Notice]) -> None:
         """These runs have ended."""
         for notice in notices:
             self._plugins.run_finished(notice)
+        for herald in self._heralds:
+            herald.tell(notices)
 
     def skipped(self, job: str, skips: Skips) -> None:
         """A due instant was skipped."""
@@ -81,6 +85,9 @@ class Node:
             only=settings.only_plugins,
         )
         self._stores = stores.choose(settings, self._plugins)
+        told = self._plugins.notifiers()
+        self._durable = {name: notifier for name, notifier in told.items() if getattr(notifier, "durable", True)}
+        self._heralds = [Herald(name, told[name], self._clock) for name in told if name not in self._durable]
         self._board = Board()
         self._members = Members()
         self._fellows = Fellows()
@@ -109,9 +116,9 @@ class Node:
             board=self._board,
             members=self._members,
             saver=self._saver,
-            observer=Observer(self._plugins, self._saver),
+            observer=Observer(self._plugins, self._heralds, self._saver),
             send=self._send,
-            notify=bool(self._plugins.notifiers()),
+            outbox=bool(self._durable),
             random=Random(),  # noqa: S311 - chooses nodes, guards nothing
         )
 
@@ -126,9 +133,7 @@ class Node:
             nonce=self._nonce,
             expect=self._settings.bootstrap_expect,
         )
-        outbox = Outbox(
-            coordinator=self._stores.coordinator, clock=self._clock, board=self._board, notifiers=self._plugins.notifiers()
-        )
+        outbox = Outbox(coordinator=self._stores.coordinator, clock=self._clock, board=self._board, notifiers=self._durable)
         return Leading(
             coordinator=self._stores.coordinator,
             clock=self._clock,
@@ -244,6 +249,8 @@ class Node:
         self._task(self._hub.watch())
         self._task(self._let_time_pass())
         self._task(self._supervisor.run())
+        for herald in self._heralds:
+            self._task(herald.run())
 
     async def _open_stores(self) -> None:
         await self._stores.coordinator.open()
@@ -275,6 +282,7 @@ class Node:
         await self._acceptor.close()
         if self._api is not None:
             await self._api.cleanup()
+        await asyncio.gather(*(herald.flush() for herald in self._heralds))
         await self._saver.close()
         await self._stores.results.close()
         await self._stores.coordinator.close()

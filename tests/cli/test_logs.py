@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,3 +105,54 @@ def test_libraries_do_not_chatter_but_their_warnings_come_through() -> None:
 def test_workers_import_it_cheaply() -> None:
     code = "import sys, dkron.logs; print([m for m in ('pydantic', 'aiohttp', 'click', 'yaml') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+class Pipe(io.StringIO):
+    """A stream that counts its writes, or cannot be written to."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        super().__init__()
+        self.broken = broken
+        self.writes = 0
+
+    def write(self, text: str) -> int:
+        if self.broken:
+            raise OSError("no space left on device")
+        self.writes += 1
+        return super().write(text)
+
+
+def test_what_is_logged_together_is_written_at_once_and_in_order() -> None:
+    stream = Pipe()
+    logs.setup("info", as_json=False, stream=stream)
+    with logs.together():
+        for number in range(3):
+            logging.getLogger("dkron.test").info("line %d", number)
+        assert stream.getvalue() == ""
+    assert stream.writes == 1
+    logging.getLogger("dkron.test").info("line 3")
+    assert re.findall(r"line \d", stream.getvalue()) == ["line 0", "line 1", "line 2", "line 3"]
+    assert stream.getvalue().count("\n") == 4
+
+
+def test_a_message_that_cannot_be_formatted_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = Pipe()
+    logs.setup("info", as_json=False, stream=stream)
+    with logs.together():
+        logging.getLogger("dkron.test").info("%d", "no number")
+        logging.getLogger("dkron.test").info("the other")
+    assert "the other" in stream.getvalue()
+    assert "no number" in capsys.readouterr().err
+
+
+def test_lines_that_cannot_be_written_harm_nobody() -> None:
+    logs.setup("info", as_json=False, stream=Pipe(broken=True))
+    with logs.together():
+        logging.getLogger("dkron.test").info("lost")
+
+
+def test_where_logging_was_not_set_up_together_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger().handlers = [caplog.handler]
+    with logs.together():
+        logging.getLogger("dkron.test").warning("here")
+    assert caplog.messages == ["here"]

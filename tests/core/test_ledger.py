@@ -6,10 +6,12 @@ import pytest
 from doubles.scene import NOW, Scene, ahead, edit, make_job, start, statuses
 
 from dkron.core import edits, ledger
+from dkron.core.board import OUTBOX
 from dkron.core.clock import SECOND
 from dkron.core.desk import Draft
 from dkron.core.messages import Outcome, State
 from dkron.core.models import Execution, Reason, Skips, Status, Trigger
+from dkron.core.writes import write_of
 
 
 class TestEnd:
@@ -34,10 +36,13 @@ class TestEnd:
         assert (scene.desk.state.status, scene.desk.state.last_error) == ("failed", NOW + 2)
         assert draft.records[0][0].reason == "exit status 1"
 
-    def test_without_a_notifier_nothing_is_put_out(self) -> None:
+    def test_without_need_for_an_outbox_its_end_is_only_told(self) -> None:
         scene = start()
-        scene.notify = False
-        assert scene.report(scene.execution).notices == []
+        scene.outbox = False
+        draft = scene.report(scene.execution)
+        assert draft.notices == []
+        assert [notice.status for notice in draft.told] == ["success"]
+        assert not any(key.startswith(OUTBOX) for key in write_of(draft, lambda _revision, _error: None).puts)
 
     def test_a_run_ends_with_its_last_execution(self) -> None:
         scene = start(("a0", "a1"))

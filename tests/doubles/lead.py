@@ -88,7 +88,7 @@ class Lead:
             saver=self.records,
             observer=self.observed,
             send=self.send,
-            notify=True,
+            outbox=True,
             random=Random(1),
         )
 

@@ -51,7 +51,7 @@ class Scene:
         self.records: dict[str, Record] = {}
         self.drafts: list[Draft] = []
         self.claims = True
-        self.notify = True
+        self.outbox = True
         self.name = job.name if job else "job"
         for node in nodes:
             self.join(node)
@@ -101,7 +101,7 @@ class Scene:
             members=self.members,
             random=Random(1),
             children=self.board.children,
-            notify=self.notify,
+            outbox=self.outbox,
             claims=self.claims,
             restored=self.restored,
         )

@@ -104,7 +104,7 @@ class Server:
             saver=ResultSaver(self.results, world.clock, Retention()),
             observer=Observed(),
             send=self._send,
-            notify=False,
+            outbox=False,
             random=Random(1),
         )
         election = Election(

@@ -53,7 +53,7 @@ class Server:
             saver=ResultSaver(MemoryResultStore(memory), clock, Retention()),
             observer=Observed(),
             send=lambda _agent, _message: False,
-            notify=False,
+            outbox=False,
             random=Random(1),
         )
         self.leading = Leading(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
@@ -54,7 +54,7 @@ class Observer:
     def __init__(self, saver: ResultSaver) -> None:
         self._saver = saver
 
-    def finished(self, notices: Iterable[Notice]) -> None:
+    def finished(self, notices: Sequence[Notice]) -> None:
         del notices
 
     def skipped(self, job: str, skips: Skips) -> None:
@@ -95,7 +95,7 @@ class Server:
             saver=self.saver,
             observer=Observer(self.saver),
             send=self._send,
-            notify=True,
+            outbox=True,
             random=self.random,
         )
         election = Election(

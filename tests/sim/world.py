@@ -117,7 +117,7 @@ class Server:
             saver=self.saver,
             observer=self.observed,
             send=self.send,
-            notify=True,
+            outbox=True,
             random=world.random,
         )
         self.fellows = Fellows()

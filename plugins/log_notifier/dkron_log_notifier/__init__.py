@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from dkron.core.clock import SECOND, rfc3339
 from dkron.core.models import Execution, Notice, Skips
+from dkron.logs import together
 from dkron.plugins import PluginSettings, hookimpl
 
 _LOG: Final = logging.getLogger("dkron.runs")
@@ -17,6 +18,7 @@ class LogNotifier:
     """Tells the log of this server; whoever collects it may search by field."""
 
     name = "log"
+    durable = False  # a log is read, not counted: what it must hold is on record
 
     async def notify(self, notice: Notice) -> None:
         """Write the line."""
@@ -24,8 +26,9 @@ class LogNotifier:
 
     async def notify_all(self, notices: Sequence[Notice]) -> None:
         """Write the lines."""
-        for notice in notices:
-            _write(notice)
+        with together():
+            for notice in notices:
+                _write(notice)
 
 
 @hookimpl

@@ -1,0 +1,123 @@
+"""Notifiers that need not be told for certain: at once, in order, once, and without the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from doubles.ears import BigEar, Ear
+from sim import virtual
+
+from dkron.core.models import Notice, Trigger
+from dkron.server.courier import GROUP, PATIENCE
+from dkron.server.herald import GATHER, MOST, Herald
+
+Story = Callable[[Herald], Awaitable[None]]
+
+
+def notices(count: int, first: int = 0) -> list[Notice]:
+    numbers = map(str, range(first, first + count))
+    common = {"job": "job", "group": 1, "trigger": Trigger.MANUAL, "status": "success", "executions": (), "created_at": 1}
+    return [Notice(id=number, **common) for number in numbers]  # type: ignore[arg-type]
+
+
+def names(count: int) -> list[str]:
+    return [notice.id for notice in notices(count)]
+
+
+def tell(story: Story, ear: Ear) -> None:
+    loop = virtual.VirtualLoop()
+
+    async def run() -> None:
+        herald = Herald("ear", ear, virtual.VirtualClock(loop, boot=10**12))
+        task = asyncio.create_task(herald.run())
+        await asyncio.sleep(1)
+        await story(herald)
+        assert not task.done()
+        task.cancel()
+
+    virtual.run(run(), loop)
+
+
+def test_what_comes_is_told_in_order_and_soon() -> None:
+    ear = Ear()
+
+    async def story(herald: Herald) -> None:
+        began = asyncio.get_running_loop().time()
+        herald.tell(notices(3))
+        await asyncio.sleep(0.1)
+        herald.tell(notices(2, 3))
+        await asyncio.sleep(0.1)
+        assert ear.told == names(5)
+        assert ear.asked[0] - began == pytest.approx(GATHER / 1e9)
+
+    tell(story, ear)
+
+
+def test_what_comes_together_is_told_together() -> None:
+    ear = BigEar()
+
+    async def story(herald: Herald) -> None:
+        for number in range(GROUP + 2):
+            herald.tell(notices(1, number))
+        await asyncio.sleep(0.1)
+
+    tell(story, ear)
+    assert ear.at_once == [names(GROUP + 2)[:GROUP], names(GROUP + 2)[GROUP:]]
+
+
+def test_what_is_not_taken_is_not_told_again(caplog: pytest.LogCaptureFixture) -> None:
+    ear = BigEar(never="1")
+
+    async def story(herald: Herald) -> None:
+        herald.tell(notices(3))
+        await asyncio.sleep(1000)
+        assert ear.told == ["0", "2"]
+
+    tell(story, ear)
+    assert [record.getMessage() for record in caplog.records] == [
+        "notifier ear did not take 3 ends at once: not all of them",
+        "notifier ear did not take the end of job: not this one",
+    ]
+
+
+def test_one_that_hangs_is_given_up_and_told_of_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    ear = Ear(hangs=True)
+
+    async def story(herald: Herald) -> None:
+        herald.tell(notices(1))
+        await asyncio.sleep(PATIENCE + 1)
+        ear.hangs = False
+        herald.tell(notices(1, 1))
+        await asyncio.sleep(1)
+
+    tell(story, ear)
+    assert ear.told == ["1"]
+    assert "did not take the end of job" in caplog.text
+
+
+def test_what_is_too_much_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    ear = BigEar()
+
+    async def story(herald: Herald) -> None:
+        herald.tell(notices(MOST - 1))
+        herald.tell(notices(3, MOST - 1))
+        await asyncio.sleep(1)
+
+    tell(story, ear)
+    assert ear.told == names(MOST)
+    assert "notifier ear has not kept up: 2 notices are given up" in caplog.text
+
+
+def test_what_waits_at_the_end_is_told() -> None:
+    ear = Ear()
+
+    async def story(herald: Herald) -> None:
+        herald.tell(notices(2))
+        await herald.flush()
+        assert ear.told == names(2)
+        await asyncio.sleep(1)
+
+    tell(story, ear)
+    assert ear.told == names(2)
