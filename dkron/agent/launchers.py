@@ -9,6 +9,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Final
 
+from dkron.agent.ears import Ears
 from dkron.agent.launcher import Child, Launcher
 from dkron.agent.spawner import Program
 from dkron.core.clock import SECOND, SystemClock
@@ -34,6 +35,7 @@ class Launchers:
         self._open_files: Final = open_files
         self._numbers: Final = count()
         self._next_try = 0
+        self._ears: Ears | None = None  # for what they start, while there is a loop
         self._launchers: Final[list[Launcher]] = []
         self._count: Final = min(most, len(os.sched_getaffinity(0)))
         with suppress(OSError):  # `beat` tries again
@@ -50,8 +52,15 @@ class Launchers:
         """Name the processes."""
         return [launcher.pid for launcher in self._launchers]
 
+    @property
+    def ears(self) -> Ears:
+        """What listens to all that they start, now that there is a loop."""
+        assert self._ears is not None
+        return self._ears
+
     def listen(self) -> None:
         """Take part in the running loop."""
+        self._ears = Ears()
         for launcher in self._launchers:
             launcher.listen()
 
@@ -81,6 +90,8 @@ class Launchers:
         for launcher in self._launchers:
             launcher.wait()
         self._launchers.clear()
+        if self._ears is not None:
+            self._ears.close()
 
     def _launcher(self) -> Launcher:
         return Launcher(f"{self._marker}.{next(self._numbers)}", self._open_files, self._bury)

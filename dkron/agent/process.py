@@ -14,6 +14,7 @@ from enum import Enum, auto
 from typing import Final, NamedTuple
 
 from dkron.agent import launch
+from dkron.agent.ears import Ears
 from dkron.agent.keeper import Keeper
 from dkron.agent.launcher import Launcher
 from dkron.agent.launchers import Launchers
@@ -58,6 +59,7 @@ class Process:
         "_begun",
         "_command",
         "_deadline",
+        "_ears",
         "_ended",
         "_exited",
         "_guard",
@@ -85,6 +87,7 @@ class Process:
         begun: Callable[[Process, int], None],
         lasting: Callable[[], None],
         ended: Callable[[Exit], None],
+        ears: Ears,
         keeper: Keeper | None,
     ) -> None:
         self.pid = 0
@@ -106,6 +109,7 @@ class Process:
         self._timer: asyncio.TimerHandle | None = None
         self._reason = ""
         self._loop = asyncio.get_running_loop()
+        self._ears = ears
 
     # --- what its launcher tells ------------------------------------------------------------------------------------------
 
@@ -115,7 +119,7 @@ class Process:
         if self._keeper is not None:
             self._keeper.watch(pid, since)
         if self._pipe is not None:
-            self._loop.add_reader(self._pipe, self._on_output)
+            self._ears.listen(self._pipe, self._on_output)
         if self._command.memory_limit:
             self._limit_memory(self._command.memory_limit)
         self._begun(self, at)
@@ -224,7 +228,7 @@ class Process:
         if _is_over(self._pidfd):
             self._on_exit()
         else:
-            self._loop.add_reader(self._pidfd, self._on_exit)
+            self._ears.listen(self._pidfd, self._on_exit)
 
     def _on_exit(self) -> None:
         self._close_pidfd()
@@ -306,13 +310,13 @@ class Process:
 
     def _close(self) -> None:
         if self._pipe is not None:
-            self._loop.remove_reader(self._pipe)
+            self._ears.forget(self._pipe)
             os.close(self._pipe)
             self._pipe = None
 
     def _close_pidfd(self) -> None:
         if self._pidfd is not None:
-            self._loop.remove_reader(self._pidfd)
+            self._ears.forget(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = None
 
@@ -357,7 +361,9 @@ def spawn(
         os.set_blocking(pipe, False)
         if command.stdin is not None:
             descriptors.append(launch.readable(command.stdin))
-        process = Process(command, pipe, output=output, begun=begun, lasting=lasting, ended=ended, keeper=keeper)
+        process = Process(
+            command, pipe, output=output, begun=begun, lasting=lasting, ended=ended, ears=launchers.ears, keeper=keeper
+        )
         launchers.start(program, until, descriptors, process)
     except OSError:
         for descriptor in (pipe, *descriptors):

@@ -103,8 +103,10 @@ class TestWhatEndsAtOnce:
     def slow(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(aging, "AGE", 1000.0)
 
-    async def test_needs_no_reader_for_its_exit(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", self.only_pipes(asyncio.get_running_loop().add_reader))
+    async def test_needs_no_reader_for_its_exit(
+        self, start: Start, launchers: Launchers, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(launchers.ears, "listen", self.only_pipes(launchers.ears.listen))
         monkeypatch.setattr(process, "_is_over", self.is_over_soon)
         run = start("echo", "hello")
         assert await run.exit() == Exit(0, "")
@@ -118,12 +120,12 @@ class TestWhatEndsAtOnce:
         return bool(poll.poll(10_000))
 
     @staticmethod
-    def only_pipes(add_reader: Any) -> Any:
-        def add(descriptor: int, *call: Any) -> None:
+    def only_pipes(listen: Any) -> Any:
+        def listen_to_pipe(descriptor: int, call: Any) -> None:
             assert "pidfd" not in str(Path(f"/proc/self/fd/{descriptor}").readlink())
-            add_reader(descriptor, *call)
+            listen(descriptor, call)
 
-        return add
+        return listen_to_pipe
 
     async def test_has_not_ended_when_it_has_closed_its_output(self, shell: Start) -> None:
         run = shell("exec >&- 2>&-; sleep 0.2; exit 3")
