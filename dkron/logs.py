@@ -10,10 +10,11 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from itertools import islice
+from select import PIPE_BUF
 from typing import Any, Final, TextIO
 
 import msgspec
@@ -52,7 +53,7 @@ def setup(level: str, *, as_json: bool, stream: TextIO | None = None) -> None:
 
 
 class Lines(logging.StreamHandler[TextIO]):
-    """Writes each record as a line; what is logged within `together`, with one write at its end."""
+    """Writes each record as a line; what is logged within `together`, with few writes at its end."""
 
     _held: list[str] | None = None
 
@@ -68,21 +69,44 @@ class Lines(logging.StreamHandler[TextIO]):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Hold what is logged until this is left."""
+        """Hold what is logged until this is left; within another one, until that is left."""
+        if self._held is not None:
+            yield
+            return
         self._held = []
         try:
             yield
         finally:
-            self.acquire()  # another thread may be about to add a line
-            held, self._held = self._held, None
             with suppress(OSError):  # as for single records: a log that cannot be written is no reason to stop
-                self.stream.write("".join(held))
+                self._release_lines()
+
+    def _release_lines(self) -> None:
+        self.acquire()  # another thread may be about to add a line
+        try:
+            held, self._held = self._held or [], None
+            for piece in _pieces(held):
+                self.stream.write(piece)
                 self.stream.flush()
+        finally:
             self.release()
 
 
+def _pieces(lines: Iterable[str]) -> Iterator[str]:
+    """Join lines into pieces that a pipe takes whole: the worker writes to the same one, and must not come between."""
+    piece, size = "", 0
+    for line in lines:
+        length = len(line.encode(errors="replace"))
+        if piece and size + length > PIPE_BUF:
+            yield piece
+            piece, size = "", 0
+        piece += line
+        size += length
+    if piece:
+        yield piece
+
+
 def together() -> AbstractContextManager[None]:
-    """Write what is logged within this at once: a hundred lines cost hardly more than one."""
+    """Write what is logged within this with few writes: a hundred lines cost hardly more than ten."""
     handler = next((handler for handler in logging.getLogger().handlers if isinstance(handler, Lines)), None)
     return handler.together() if handler else nullcontext()
 

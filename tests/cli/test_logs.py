@@ -6,7 +6,9 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from select import PIPE_BUF
 
 import pytest
 
@@ -108,17 +110,17 @@ def test_workers_import_it_cheaply() -> None:
 
 
 class Pipe(io.StringIO):
-    """A stream that counts its writes, or cannot be written to."""
+    """A stream that remembers its writes, or cannot be written to."""
 
-    def __init__(self, *, broken: bool = False) -> None:
+    def __init__(self, *, broken: Exception | None = None) -> None:
         super().__init__()
         self.broken = broken
-        self.writes = 0
+        self.writes: list[str] = []
 
     def write(self, text: str) -> int:
         if self.broken:
-            raise OSError("no space left on device")
-        self.writes += 1
+            raise self.broken
+        self.writes.append(text)
         return super().write(text)
 
 
@@ -129,7 +131,7 @@ def test_what_is_logged_together_is_written_at_once_and_in_order() -> None:
         for number in range(3):
             logging.getLogger("dkron.test").info("line %d", number)
         assert stream.getvalue() == ""
-    assert stream.writes == 1
+    assert len(stream.writes) == 1
     logging.getLogger("dkron.test").info("line 3")
     assert re.findall(r"line \d", stream.getvalue()) == ["line 0", "line 1", "line 2", "line 3"]
     assert stream.getvalue().count("\n") == 4
@@ -146,9 +148,51 @@ def test_a_message_that_cannot_be_formatted_does_not_stop_the_others(capsys: pyt
 
 
 def test_lines_that_cannot_be_written_harm_nobody() -> None:
-    logs.setup("info", as_json=False, stream=Pipe(broken=True))
+    logs.setup("info", as_json=False, stream=Pipe(broken=OSError("no space left on device")))
     with logs.together():
         logging.getLogger("dkron.test").info("lost")
+
+
+def test_a_write_that_fails_in_another_way_keeps_no_other_thread_from_logging() -> None:
+    stream = Pipe(broken=ValueError("I/O operation on closed file"))
+    logs.setup("info", as_json=False, stream=stream)
+    with pytest.raises(ValueError, match="closed file"), logs.together():
+        logging.getLogger("dkron.test").info("lost")
+    stream.broken = None
+    other = threading.Thread(target=logging.getLogger("dkron.test").info, args=("heard",), daemon=True)
+    other.start()
+    other.join(5)
+    assert "heard" in stream.getvalue()
+
+
+def test_many_lines_are_written_in_pieces_that_a_pipe_takes_whole() -> None:
+    """The worker writes to the same pipe: what is longer may be torn apart by its lines."""
+    stream = Pipe()
+    logs.setup("info", as_json=True, stream=stream)
+    with logs.together():
+        for number in range(100):
+            logging.getLogger("dkron.test").info("%d %s", number, "ü" * 150)
+        logging.getLogger("dkron.test").info("x" * 5000)  # longer than any piece, and so one of its own
+        logging.getLogger("dkron.test").info("end")
+    assert max(len(piece.encode()) for piece in stream.writes[:-2]) <= PIPE_BUF
+    assert all(piece.endswith("\n") for piece in stream.writes)
+    assert len(stream.writes) < 20
+    assert [json.loads(line)["message"].split()[0][:3] for line in stream.getvalue().splitlines()] == [
+        *map(str, range(100)),
+        "xxx",
+        "end",
+    ]
+
+
+def test_what_is_together_may_be_part_of_more() -> None:
+    stream = Pipe()
+    logs.setup("info", as_json=False, stream=stream)
+    with logs.together():
+        logging.getLogger("dkron.test").info("line 0")
+        with logs.together():
+            logging.getLogger("dkron.test").info("line 1")
+        logging.getLogger("dkron.test").info("line 2")
+    assert re.findall(r"line \d", stream.getvalue()) == ["line 0", "line 1", "line 2"]
 
 
 def test_where_logging_was_not_set_up_together_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
