@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from dkron.core.clock import MILLISECOND, Clock
@@ -14,6 +15,7 @@ from dkron.server.courier import GROUP, took, took_all
 
 GATHER: Final = 20 * MILLISECOND  # for which runs that end are told together
 MOST: Final = 10_000  # notices that wait; more are given up
+FAREWELL: Final = 2.0  # seconds at most, to tell what waits when the server stops
 
 log = logging.getLogger("dkron.server.herald")
 
@@ -49,9 +51,15 @@ class Herald:
             await self._news.wait()
             self._news.clear()
             await self._clock.sleep(GATHER)
-            await self.flush()
+            await self._flush()
 
-    async def flush(self) -> None:
+    async def close(self) -> None:
+        """Deliver what waits, but only for so long: a notifier that hangs must not keep the server from closing its stores."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await self._flush()
+
+    async def _flush(self) -> None:
         """Deliver what waits."""
         while self._waiting:
             batch, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]

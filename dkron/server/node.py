@@ -282,7 +282,7 @@ class Node:
         await self._acceptor.close()
         if self._api is not None:
             await self._api.cleanup()
-        await asyncio.gather(*(herald.flush() for herald in self._heralds))
+        await asyncio.gather(*(herald.close() for herald in self._heralds))
         await self._saver.close()
         await self._stores.results.close()
         await self._stores.coordinator.close()

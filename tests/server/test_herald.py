@@ -11,7 +11,7 @@ from sim import virtual
 
 from dkron.core.models import Notice, Trigger
 from dkron.server.courier import GROUP, PATIENCE
-from dkron.server.herald import GATHER, MOST, Herald
+from dkron.server.herald import FAREWELL, GATHER, MOST, Herald
 
 Story = Callable[[Herald], Awaitable[None]]
 
@@ -115,9 +115,22 @@ def test_what_waits_at_the_end_is_told() -> None:
 
     async def story(herald: Herald) -> None:
         herald.tell(notices(2))
-        await herald.flush()
+        await herald.close()
         assert ear.told == names(2)
         await asyncio.sleep(1)
 
     tell(story, ear)
     assert ear.told == names(2)
+
+
+@pytest.mark.parametrize("ear", [Ear(hangs=True), BigEar(hangs_at_once=True)])
+def test_one_that_hangs_does_not_keep_the_server_from_stopping(ear: Ear) -> None:
+    ear.hangs = True
+
+    async def story(herald: Herald) -> None:
+        began = asyncio.get_running_loop().time()
+        herald.tell(notices(300))
+        await herald.close()
+        assert asyncio.get_running_loop().time() - began == pytest.approx(FAREWELL)
+
+    tell(story, ear)
