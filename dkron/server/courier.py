@@ -87,11 +87,19 @@ async def took_all(name: str, notifier: Notifier, notices: Sequence[Notice]) -> 
 
 
 async def took(name: str, what: str, tell: Callable[[Told], Awaitable[None]], told: Told) -> bool:
-    """Tell a notifier; return whether it took that."""
+    """Tell a notifier; return whether it took that.
+
+    A cancellation may be the plugin's own, of something that it waits for: the task that tells it goes on. And one that is meant
+    for this task ends it, whatever the plugin makes of that.
+    """
+    problem: BaseException | None = None
     try:
         async with asyncio.timeout(PATIENCE):
             await tell(told)
-    except Exception as error:  # noqa: BLE001 - whatever a plugin raises means that it did not
-        log.warning("notifier %s did not take %s: %s", name, what, str(error) or type(error).__name__)
-        return False
-    return True
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a plugin raises means that it did not
+        problem = error
+    if (task := asyncio.current_task()) and task.cancelling():
+        raise asyncio.CancelledError
+    if problem is not None:
+        log.warning("notifier %s did not take %s: %s", name, what, str(problem) or type(problem).__name__)
+    return problem is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from doubles.ears import BigEar, Ear
@@ -80,6 +81,48 @@ def test_what_is_not_taken_is_not_told_again(caplog: pytest.LogCaptureFixture) -
         "notifier ear did not take 3 ends at once: not all of them",
         "notifier ear did not take the end of job: not this one",
     ]
+
+
+class Moody(Ear):
+    """A notifier that waits for something of its own, which is cancelled; and that does not mind being cancelled itself."""
+
+    async def notify(self, notice: Notice) -> None:
+        loop = asyncio.get_running_loop()
+        own = loop.create_future()
+        if notice.id == "0":
+            loop.call_soon(own.cancel)
+            await own
+        elif notice.id == "1":
+            with suppress(asyncio.CancelledError):
+                await own
+        await super().notify(notice)
+
+
+def test_a_cancellation_within_a_notifier_is_a_failure_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
+    ear = Moody()
+
+    async def story(herald: Herald) -> None:
+        herald.tell(notices(1))
+        await asyncio.sleep(1)
+        herald.tell(notices(1, 2))
+        await asyncio.sleep(1)
+
+    tell(story, ear)
+    assert ear.told == ["2"]
+    assert "notifier ear did not take the end of job: CancelledError" in caplog.text
+
+
+def test_a_notifier_that_swallows_a_cancellation_does_not_go_on() -> None:
+    async def story(herald: Herald) -> None:
+        task = asyncio.create_task(herald.run())
+        herald.tell(notices(1, 1))
+        await asyncio.sleep(1)
+        task.cancel()
+        await asyncio.wait([task], timeout=1)
+        assert task.cancelled()
+
+    loop = virtual.VirtualLoop()
+    virtual.run(story(Herald("ear", Moody(), virtual.VirtualClock(loop, boot=10**12))), loop)  # type: ignore[arg-type]
 
 
 def test_one_that_hangs_is_given_up_and_told_of_the_next(caplog: pytest.LogCaptureFixture) -> None:
