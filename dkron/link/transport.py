@@ -139,7 +139,8 @@ class Link:
             await self._ws.send_bytes(frame)
 
     async def _hang_up(self) -> None:
-        with contextlib.suppress(TimeoutError):
+        # aiohttp hands the cancellation of a writer that waited for room on to whoever waits for it next, which is here.
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._ws.close(message=self._reason.encode()[:_MAX_CLOSE_REASON])
         if self._ws.close_code in {None, WSCloseCode.ABNORMAL_CLOSURE} and self._socket is not None:

@@ -201,6 +201,25 @@ async def test_closing_a_link_that_the_peer_does_not_read_has_an_end(
     await until(lambda: link._socket.fileno() == -1)
 
 
+@pytest.mark.parametrize("aborts", [True, False])
+async def test_the_accepting_end_cuts_a_peer_off_that_does_not_read(
+    listen: Any, join: Any, until: Any, monkeypatch: pytest.MonkeyPatch, *, aborts: bool
+) -> None:
+    monkeypatch.setattr("dkron.link.transport.CLOSE_TIMEOUT", 0.1)
+    station = await listen(KEY)
+    await join(station)  # and never receives
+    theirs, _ = await station.links.get()
+    for number in range(40):
+        theirs.send(Order(1, 2, "a", str(number), "j", "r", 3, 1, "shell", {"command": "x" * 1_000_000}, 4, 5))
+    await asyncio.sleep(0.3)  # then the kernel is full, and the writer waits for room
+    if aborts:
+        theirs.abort("enough")
+    async with asyncio.timeout(5):
+        await theirs.close("enough")
+    assert await station.ends.get() == "enough"
+    await until(lambda: theirs._socket.fileno() == -1)
+
+
 async def test_closing_a_link_whose_end_the_peer_never_confirms_cuts_it(
     listen: Any, join: Any, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
