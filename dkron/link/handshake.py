@@ -166,7 +166,10 @@ async def say(ws: WebSocket, message: Offer | Answer | Proof | Goodbye) -> None:
 
 async def hear(ws: WebSocket, decoder: msgspec.msgpack.Decoder[T | Goodbye], key: bytes) -> T:
     """Wait for one message of the handshake. Raises `LinkError`."""
-    frame = await ws.receive()
+    try:
+        frame = await ws.receive()
+    except ConnectionError as error:  # a ping was heard, and its answer had no way back
+        raise LinkError(f"the connection broke during the handshake: {error}") from None
     if frame.type is not WSMsgType.BINARY:
         raise LinkError("the connection was closed during the handshake")
     if len(frame.data) > MAX_GREETING:

@@ -79,6 +79,8 @@ class Link:
             frame = await self._ws.receive(idle)
         except TimeoutError:
             raise self._end(f"nothing was heard for {idle:g} s") from None
+        except ConnectionError as error:  # a ping was heard, and its answer had no way back
+            raise self._end(f"the connection broke: {error}") from None
         if frame.type is not WSMsgType.BINARY:
             raise self._end(_ending(frame))
         try:

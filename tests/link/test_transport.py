@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -329,6 +331,31 @@ async def test_a_broken_connection_ends_both_sides(listen: Any, join: Any, inter
         await link.receive(5)
     assert await station.ends.get()
     link.send(Heartbeat(1, 1, 1))
+
+
+async def ping_and_vanish(ws: Any) -> None:
+    """Ask for signs of life, and be gone before any of them can be given."""
+    ws.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    for _ in range(100):
+        await ws.ping()
+    ws._conn.transport.abort()
+
+
+async def test_a_ping_that_cannot_be_answered_ends_the_link(listen: Any, join: Any, caplog: Any) -> None:
+    station = await listen(KEY)
+    link = await join(station)
+    await station.links.get()
+    await ping_and_vanish(link._ws)
+    async with asyncio.timeout(5):
+        assert "the connection broke" in await station.ends.get()
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_ping_that_cannot_be_answered_ends_the_handshake(listen: Any, connect: Any, until: Any, caplog: Any) -> None:
+    ws = await connect(await listen(KEY))
+    await ping_and_vanish(ws)
+    await until(lambda: "is not taken in: the connection broke during the handshake" in caplog.text)
+    assert "Traceback" not in caplog.text
 
 
 async def test_links_leave_nothing_behind(listen: Any, session: Any, hello: Hello, until: Any) -> None:
