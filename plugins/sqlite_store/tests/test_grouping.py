@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 
 import pytest
 from dkron_sqlite_store import results as results_module
@@ -42,6 +43,14 @@ class TestOneTransaction:
 
         await asyncio.gather(*map(stream, range(20)))
         assert statements.count("COMMIT") <= 11
+
+    async def test_of_any_size_also_where_sqlite_is_old(self, store: SqliteCoordinator, results: SqliteResultStore) -> None:
+        """Before version 3.32 it took 999 values in one statement."""
+        store.database._writer._connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+        records = [(Record(id=f"{number}-node-uid", job="job", uid="uid", group=1), b"out") for number in range(600)]
+        await asyncio.gather(store.commit({}, {f"c/{number}": b"" for number in range(600)}), results.save(records))
+        assert await results.delete("job", [record.id for record, _ in records]) == 600
+        await store.commit({}, {}, [f"c/{number}" for number in range(600)])
 
     async def test_none_where_nothing_is_written(self, store: SqliteCoordinator, statements: list[str]) -> None:
         await asyncio.gather(store.commit({"c/a": 0}, {}), store.commit({}, {}, ["c/none"]))
