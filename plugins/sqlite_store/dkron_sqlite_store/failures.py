@@ -21,7 +21,10 @@ def code_of(error: BaseException) -> int:
 
 def damaged(path: Path, problem: object) -> StoreUnavailableError:
     """Say that the file cannot be used, and what to do."""
-    return StoreUnavailableError(f"{path} is damaged ({problem}): restore it from a backup, or move it away to start empty")
+    return StoreUnavailableError(
+        f"{path} is damaged ({problem}): restore it from a backup, with no {path.name}-wal beside it, "
+        "or move both away to start empty"
+    )
 
 
 def store_error(error: BaseException, path: Path) -> StoreError:

@@ -169,7 +169,7 @@ class TestTheFile:
     async def test_garbage_is_refused(self, path: Path) -> None:
         path.parent.mkdir()
         path.write_bytes(os.urandom(8192))
-        with pytest.raises(StoreUnavailableError, match=rf"{path} is damaged.*restore it from a backup, or move it away"):
+        with pytest.raises(StoreUnavailableError, match=rf"{path} is damaged.*from a backup, with no dkron.db-wal beside"):
             await opened(path)
         path.unlink()
         store = await opened(path)
