@@ -18,6 +18,10 @@ SPARE_PAGES: Final = 1000  # free pages that are kept for the next writes
 SPARE_SHARE: Final = 4  # and a quarter of the file besides
 PAGES_AT_ONCE: Final = 64  # that are given back: a few milliseconds
 
+# When the fsync fails, or memory for the index of the log is wanting after it, the commit may already be in the log, where the
+# next start would find it. Python has an exception of its own for the latter, without a code.
+IN_DOUBT: Final = {sqlite3.SQLITE_IOERR, 0}
+
 
 class Writer:
     """The connection that writes. All methods are called in its thread."""
@@ -63,10 +67,9 @@ class Writer:
     def _commit(self) -> None:
         try:
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, MemoryError) as error:
             self._roll_back()
-            # When the fsync fails, the commit may already be in the log, where the next start would find it.
-            if code_of(error) == sqlite3.SQLITE_IOERR and not self._overwrite():
+            if code_of(error) in IN_DOUBT and not self._overwrite():
                 raise unknown(self.path, error) from error
             raise
 
@@ -76,7 +79,7 @@ class Writer:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("UPDATE kv SET value = randomblob(16) WHERE slot = 0")
             self._connection.execute("COMMIT")
-        except sqlite3.Error:
+        except (sqlite3.Error, MemoryError):
             self._roll_back()
             return False
         return True

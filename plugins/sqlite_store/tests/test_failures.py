@@ -296,13 +296,16 @@ class TestHanging:
 class FailingConnection:
     """A real connection whose next commits fail as a failing fsync does: the data may be in the log, or not."""
 
-    def __init__(self, connection: sqlite3.Connection, failures: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, failures: int, *, memory: bool) -> None:
         self.connection = connection
         self.failures = failures
+        self.memory = memory
 
     def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
         if sql == "COMMIT" and self.failures:
             self.failures -= 1
+            if self.memory:
+                raise MemoryError
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
             raise error
@@ -312,21 +315,22 @@ class FailingConnection:
         self.connection.close()
 
 
+@pytest.mark.parametrize("memory", [False, True])
 class TestFailedFsync:
-    def fail(self, store: SqliteCoordinator, times: int) -> None:
+    def fail(self, store: SqliteCoordinator, times: int, *, memory: bool) -> None:
         writer: Writer = store.database._writer
-        writer._connection = FailingConnection(writer._connection, times)  # type: ignore[assignment]
+        writer._connection = FailingConnection(writer._connection, times, memory=memory)  # type: ignore[assignment]
 
-    async def test_it_is_definite_if_the_log_could_be_overwritten(self, store: SqliteCoordinator) -> None:
-        self.fail(store, 1)
-        with pytest.raises(StoreUnavailableError, match="disk I/O error"):
+    async def test_it_is_definite_if_the_log_could_be_overwritten(self, store: SqliteCoordinator, *, memory: bool) -> None:
+        self.fail(store, 1, memory=memory)
+        with pytest.raises(StoreUnavailableError, match="could not be written"):
             await store.commit({}, {"c/a": b""})
         await store.commit({"c/a": 0}, {"c/a": b""})
         assert await keys(store) == ["c/a"]
 
-    async def test_otherwise_nobody_knows(self, store: SqliteCoordinator) -> None:
-        self.fail(store, 2)
-        with pytest.raises(OutcomeUnknownError, match="may have been written or not: disk I/O error"):
+    async def test_otherwise_nobody_knows(self, store: SqliteCoordinator, *, memory: bool) -> None:
+        self.fail(store, 2, memory=memory)
+        with pytest.raises(OutcomeUnknownError, match="may have been written or not: "):
             await store.commit({}, {"c/a": b""})
         await store.commit({"c/a": 0}, {"c/a": b""})
         assert await keys(store) == ["c/a"]
