@@ -2,6 +2,10 @@
 
 A checkpoint done by the writer would stop all claims while the disk seeks. So a thread of its own moves the bulk, while writing
 goes on, and the writer only the little that came meanwhile: then the log is empty, and is written from its start again.
+
+Beside a writer, a checkpoint may only begin when there is something to move. One that began just when the writer starts the log
+anew would not notice, and later ones would leave pages out: before its version 3.51.3 SQLite damages the file then (its WAL-reset
+bug). The thread begins after so many bytes were written since the writer's own checkpoint, and no other connection makes any.
 """
 
 from __future__ import annotations
