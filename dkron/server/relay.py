@@ -134,7 +134,7 @@ class Relay:
         if self._hears(agent) or isinstance(message, Welcome | Goodbye):
             return self.hub.send(agent, message)
         for companion in self.companions:
-            if agent in companion.fellow.agents:
+            if agent in companion.fellow.agents and not companion.link.closed:
                 companion.link.send(Hand(agent, message))
                 return True
         return self.hub.send(agent, message)

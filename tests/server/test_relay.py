@@ -301,6 +301,14 @@ async def test_a_link_that_is_silent_is_gone_round(world: World) -> None:
     await until(lambda: handed == [("j1.b1.p1", Echo(7, 1))], "the echo")
 
 
+async def test_nothing_is_handed_over_a_link_that_is_about_to_end(world: World) -> None:
+    """It may take its time to; another server that hears the agent is there meanwhile."""
+    await world.heard_elsewhere()
+    await until(lambda: "j1.b1.p1" in world.here.fellow.agents, "that the leader knows who hears it")
+    world.here.link.abort("enough")
+    assert not world.leader.relay.send("j1.b1.p1", Echo(7, 1))
+
+
 async def test_who_is_heard_by_nobody_gets_nothing(world: World) -> None:
     assert not world.leader.relay.send("j1.b1.p1", Echo(7, 1))
 
