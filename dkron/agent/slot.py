@@ -18,6 +18,7 @@ from dkron.core.errors import DkronError
 
 _LOCK: Final = "lock"
 _RETIRING: Final = "retiring"
+_WIDTH: Final = 31  # of what a holder says, so that nothing is left of what the one before it said
 
 
 class SlotError(DkronError):
@@ -57,7 +58,7 @@ class Slot:
     def _note(self, *more: str) -> None:
         """Say who holds the lock: for the message of whoever wants it, and to tell whether to begin beside us."""
         with suppress(OSError):  # on a full disk nobody can begin beside us
-            os.pwrite(self._lock, " ".join((str(os.getpid()), *more, "\n")).encode(), 0)
+            os.pwrite(self._lock, " ".join((str(os.getpid()), *more)).ljust(_WIDTH).encode() + b"\n", 0)
 
 
 def take(data_dir: str, number: int | None = None) -> Slot:

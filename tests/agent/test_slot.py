@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,19 @@ def test_one_who_retires_lets_another_begin(tmp_path: Path) -> None:
     assert [folder.name for folder in slot.folders(str(tmp_path))] == ["1"]
     second.release()
     assert take(str(tmp_path)).number == 1  # the newest journal goes on
+
+
+def test_who_takes_over_does_not_retire_because_the_one_before_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who retires may die over it, and who comes next may have a shorter pid, of which not much is left to be seen."""
+    for before, after in product([1, 12, 4194304, 999999, 1234], repeat=2):
+        monkeypatch.setattr(os, "getpid", lambda pid=before: pid)
+        retires = take(str(tmp_path))
+        retires.retire()
+        retires.release()
+        monkeypatch.setattr(os, "getpid", lambda pid=after: pid)
+        held = take(str(tmp_path))
+        assert slot.holder(held.folder) == (after, False)
+        held.release()
 
 
 def test_a_certain_slot_can_be_taken(tmp_path: Path) -> None:
