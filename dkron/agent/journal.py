@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -337,11 +337,20 @@ class Journal:
             self._begin_or_repair()
 
     def _begin(self) -> None:
-        """Begin a new segment with all that is unfinished. Raises `OSError`."""
-        segment = Segment(self._next_path(), create=True)
+        """Begin a new segment with all that is unfinished, and results that need a place. Raises `OSError`.
+
+        All of it or nothing: a disk that has room for a part only is full.
+        """
         unfinished = (entry for id_, live in self._live.items() if not live.finished for entry in live.entries(id_))
+        data = bytearray(b"".join(map(pack, (self._head, *unfinished))))
+        places = []
+        for live, report in self._homeless():
+            record = pack(report)
+            places.append((live, len(data), len(record)))
+            data += record
+        segment = Segment(self._next_path(), create=True)
         try:
-            segment.write(b"".join(map(pack, (self._head, *unfinished))))
+            segment.write(data)
         except OSError:
             segment.close()
             segment.path.unlink(missing_ok=True)
@@ -349,25 +358,27 @@ class Journal:
         self._current = segment
         self._segments.append(segment)
         self._unsynced.append(segment)
+        for live, offset, length in places:
+            live.place(segment, offset, length)
         for execution in self._unsafe:
-            self._append_result(execution, self._live[execution])
-        self._carry()
+            self._await_sync(partial(self._recorded, execution))
         self._sweep()
 
     def _next_path(self) -> Path:
         last = int(self._segments[-1].path.name) if self._segments else 0
         return self._folder / f"{last + 1:010d}"
 
-    def _carry(self) -> None:
-        """Keep a few results that nobody takes from holding on to ever more segments behind them."""
-        oldest = self._segments[0]
-        if len(self._segments) <= SEGMENTS or oldest.result_bytes > SEGMENT // 4:
+    def _homeless(self) -> Iterator[tuple[_Live, Report]]:
+        """Yield results that are not durable yet, and a few that nobody takes and that hold on to all segments behind theirs."""
+        for execution in self._unsafe:
+            live = self._live[execution]
+            if live.report is not None:
+                yield live, live.report
+        if len(self._segments) < SEGMENTS or self._segments[0].result_bytes > SEGMENT // 4:
             return
         for execution, live in self._live.items():
-            if live.segment is oldest and (report := self.read(execution)) is not None and self._current is not None:
-                offset = self._current.size + len(self._buffer)
-                live.place(self._current, offset, self._append(report))
-        self._kick_soon()
+            if live.report is None and live.segment is self._segments[0] and (report := self.read(execution)) is not None:
+                yield live, report
 
     def _sweep(self) -> None:
         """Delete the oldest segments as far as nothing in them is owed any more."""

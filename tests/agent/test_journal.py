@@ -296,6 +296,36 @@ class TestFullDisk:
         async with opened(tmp_path) as journal:
             assert states(journal) == {"ends": Outcome.SUCCEEDED, "runs": Outcome.LOST}
 
+    async def test_arms_nothing_while_there_is_room_for_little(self, tmp_path: Path) -> None:
+        """A new segment fits, but not the results that are to stand in it: then it is not written, either."""
+        async with opened(tmp_path) as journal:
+            await arm(journal, "ends")
+            journal.started(["ends"])
+            with full_disk(500):
+                recorded = asyncio.create_task(keep(journal, "ends", bytes(10_000)))
+                await until(lambda: journal.trouble)
+                for n in range(10):
+                    assert "File too large" in await arm(journal, str(n))
+                    await asyncio.sleep(0.01)
+            await recorded
+        async with opened(tmp_path) as journal:
+            assert states(journal) == {"ends": Outcome.SUCCEEDED}
+
+    async def test_keeps_a_result_that_was_about_to_be_carried(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "SEGMENT", 4096)
+        monkeypatch.setattr(module, "SEGMENTS", 1)
+        async with opened(tmp_path) as journal:
+            await keep(journal, "stuck", bytes(900))
+            with full_disk(500):
+                await arm(journal, "x")
+                await asyncio.sleep(0.1)
+            await until(lambda: not journal.trouble)
+            kept = journal.read("stuck")
+            assert kept is not None
+            assert kept.output == bytes(900)
+        async with opened(tmp_path) as journal:
+            assert states(journal) == {"stuck": Outcome.SUCCEEDED}
+
     async def test_at_the_start_leaves_what_is_known(self, tmp_path: Path) -> None:
         await live_through(tmp_path)
         with full_disk(0):
