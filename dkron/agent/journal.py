@@ -365,7 +365,7 @@ class Journal:
         self._sweep()
 
     def _next_path(self) -> Path:
-        last = int(self._segments[-1].path.name) if self._segments else 0
+        last = max((int(path.name) for path in segment_paths(self._folder)), default=0)  # one that failed may still be there
         return self._folder / f"{last + 1:010d}"
 
     def _homeless(self) -> Iterator[tuple[_Live, Report]]:

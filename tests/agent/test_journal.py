@@ -326,6 +326,17 @@ class TestFullDisk:
         async with opened(tmp_path) as journal:
             assert states(journal) == {"stuck": Outcome.SUCCEEDED}
 
+    async def test_is_got_over_also_if_what_it_left_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with opened(tmp_path) as journal:
+            with full_disk(20), monkeypatch.context() as broken:
+                broken.setattr(Path, "unlink", lambda *_, **__: _fail(0))
+                assert "File too large" in await arm(journal, "x")
+                await until(lambda: len(segment_paths(tmp_path)) > 1)
+            await until(lambda: not journal.trouble)
+            assert await arm(journal, "y") == ""
+        async with opened(tmp_path) as journal:
+            assert states(journal) == {"y": State.VOID}
+
     async def test_at_the_start_leaves_what_is_known(self, tmp_path: Path) -> None:
         await live_through(tmp_path)
         with full_disk(0):
