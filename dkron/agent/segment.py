@@ -88,6 +88,7 @@ class Segment:
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0), 0o600)
         self.size = os.fstat(self._fd).st_size
         self._named = not create  # whether its name in the folder is durable
+        self._failed: tuple[object, ...] = ()  # what a sync said that failed
 
     def write(self, data: bytes | bytearray) -> None:
         """Append all of it or, as far as the file system lets us, nothing. Raises `OSError`."""
@@ -103,11 +104,20 @@ class Segment:
         self.size += len(data)
 
     def sync(self) -> None:
-        """Make what was written durable, and at first the file's name as well. Raises `OSError`. For a thread of its own."""
-        os.fdatasync(self._fd)
-        if not self._named:
-            sync_folder(self.path.parent)
-            self._named = True
+        """Make what was written durable, and at first the file's name as well. For a thread of its own.
+
+        Raises `OSError`, and after that always: the kernel tells what it could not write once, and takes it for written then.
+        """
+        if self._failed:
+            raise OSError(*self._failed)
+        try:
+            os.fdatasync(self._fd)
+            if not self._named:
+                sync_folder(self.path.parent)
+                self._named = True
+        except OSError as error:
+            self._failed = error.args
+            raise
 
     def read(self, offset: int, length: int) -> Entry:
         """Read one record. Raises `OSError` or `DamagedError`."""

@@ -239,6 +239,25 @@ class TestSync:
             found = states(journal)
             assert (found["runs"], found["y"]) == (Outcome.SUCCEEDED, State.VOID)
 
+    async def test_that_has_failed_once_is_not_believed_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The kernel tells of what it could not write once for each open file, and takes it for written from then on."""
+        monkeypatch.setattr(module, "SEGMENT", 100)
+        async with opened(tmp_path) as journal:
+            await keep(journal, "x", bytes(100))
+            await until(lambda: len(segment_paths(tmp_path)) > 1)
+            await asyncio.sleep(0.05)
+            told: list[int] = []
+
+            def tell(fd: int) -> None:
+                if not told:
+                    told.append(fd)
+                    _fail(fd)
+
+            monkeypatch.setattr(os, "fdatasync", tell)
+            journal.forget("x")  # its segment is deleted after a sync of the next
+            assert "Input/output error" in await arm(journal, "y")
+            assert len(told) == 1
+
 
 def _fail(_fd: int) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
