@@ -43,7 +43,7 @@ class Stat:
         fields = text[text.rindex(b")") + 2 :].split(None, 22)  # the name before it may hold anything
         self.pid = pid
         self.parent = int(fields[1])
-        self.dead = fields[0] in b"ZX"
+        self.dead = fields[0] in b"ZX" and int(fields[17]) <= 1  # the state is its first thread's: others may live on without it
         self.group = int(fields[2])
         self.session = int(fields[3])
         self.started = int(fields[19])

@@ -82,6 +82,24 @@ def test_a_zombie_is_dead(begin: Begin) -> None:
     assert kill_leftovers({child.pid: started(child.pid)}, "", ended=LATER) == 0
 
 
+LEADERLESS = """
+import ctypes, threading, time
+threading.Thread(target=lambda: (time.sleep(0.1), print("alone", flush=True), time.sleep(100))).start()
+ctypes.CDLL(None).syscall(ctypes.c_long(%d), 0)
+"""
+
+
+def test_a_process_lives_on_when_its_first_thread_has_ended(begin: Begin) -> None:
+    """The kernel calls it a zombie until its last thread has ended, too."""
+    number = {"x86_64": 60, "aarch64": 93}[os.uname().machine]
+    child = begin(f"exec {sys.executable} -c '{LEADERLESS % number}'")
+    child.stdout.readline()
+    assert b") Z " in Path(f"/proc/{child.pid}/stat").read_bytes()
+    assert not reaper.stat(child.pid).dead
+    assert kill_leftovers({child.pid: started(child.pid)}, "") == 1
+    assert child.wait() == -9
+
+
 class TestGroups:
     def test_whose_leader_is_the_same_process_are_killed_whole(self, begin: Begin, alive: Callable[[int], bool]) -> None:
         child = begin("sleep 100 & echo $!; wait")
