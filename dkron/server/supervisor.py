@@ -118,7 +118,7 @@ class Supervisor:
         worker = await self._launcher.find(self._settings.data_dir)
         if worker is None:
             return None
-        self._workers.add(worker)
+        self._workers = {each for each in self._workers if each.pid != worker.pid} | {worker}  # if it was found before, but deaf
         if worker.fits(self._settings):
             await worker.meet(self._settings.join)
             logger.info("the worker of before is at work (pid %d)", worker.pid)

@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 import pytest_asyncio
@@ -175,6 +176,17 @@ async def test_the_worker_of_before_is_taken_over(world: World) -> None:
     await world.run()
     await world.supervisor.stop()
     assert before.did == [SETTINGS.join]
+
+
+async def test_a_worker_of_before_that_answers_late_is_ended_once(world: World, monkeypatch: Any) -> None:
+    """A second TERM would have it end at once, with all that it runs."""
+    deaf, again = FakeWorker(77), FakeWorker(77)
+    monkeypatch.setattr(deaf, "meet", AsyncMock(side_effect=DkronError("it takes too long")))
+    world.launcher.found = [again, deaf]
+    world.task = asyncio.ensure_future(world.supervisor.run())
+    await world.until(lambda: bool(again.did))
+    await world.supervisor.stop()
+    assert deaf.did + again.did == [SETTINGS.join, "SIGTERM"]
 
 
 async def test_another_worker_of_before_retires_while_a_new_one_runs(world: World) -> None:
