@@ -77,7 +77,10 @@ def kill_leftovers(groups: dict[int, int], marker: str, *, ended: int = 0) -> in
     deadline = time.monotonic() + _PATIENCE
     clean = 0
     while clean < 2 and time.monotonic() < deadline:  # noqa: PLR2004 - at one look, something might be about to exec
-        found = _strike(groups, marker, ended)
+        try:
+            found = _strike(groups, marker, ended)
+        except OSError:  # it could not look, for want of descriptors or memory, so it has not found that nothing is left
+            found, clean = [], -1
         killed.update(found)
         clean = 0 if found else clean + 1
         time.sleep(_PAUSE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -29,7 +30,8 @@ class Sessions:
         """Return the groups in which a process of this session lives; none if all are dead."""
         now = asyncio.get_running_loop().time()
         if now >= self._stale_at:
-            self._groups = _groups()
+            with suppress(OSError):  # there is no free descriptor to look with: what is known must do, as a kill cannot wait
+                self._groups = _groups()
             self._stale_at = now + _FRESH
         return self._groups.get(session, frozenset())
 
@@ -62,7 +64,7 @@ class MemoryGuard:
             self._looking = False
 
     def _judge(self, look: asyncio.Future[dict[int, int]]) -> None:
-        used = look.result()
+        used = {} if look.exception() else look.result()  # it could not look: the next time it may
         for session, (size, exceeded) in list(self._limits.items()):
             if used.get(session, 0) > size:
                 exceeded(used[session])

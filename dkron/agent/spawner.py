@@ -138,7 +138,9 @@ class Launcher:
         """
         if _ticks(before) == _ticks(time.clock_gettime_ns(time.CLOCK_BOOTTIME)):
             return _ticks(before)
-        found = reaper.stat(pid)
+        found = None
+        with suppress(OSError):
+            found = reaper.stat(pid)
         if found is None:  # the worker could not tell it from another, and so could not end it
             os.killpg(pid, signal.SIGKILL)
             self._children.remove(pid)

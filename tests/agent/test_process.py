@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -317,6 +319,21 @@ class TestMemoryLimit:
         modest.process.end(20 * SECOND)
         assert await modest.exit() == Exit(-15, "signal: terminated")
 
+    async def test_is_kept_also_after_a_look_that_failed(
+        self, shell: Start, hog: str, monkeypatch: pytest.MonkeyPatch, until: Until
+    ) -> None:
+        looks: list[int] = []
+
+        def fail() -> None:
+            looks.append(1)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        with monkeypatch.context() as broken:
+            broken.setattr("dkron.agent.sessions._resident", fail)
+            run = shell(f"exec {hog}", memory_limit=self.LIMIT)
+            await until(lambda: len(looks) > 1)
+        self.check(await run.exit())
+
     async def test_is_looked_at_only_while_there_is_one(self, start: Start, until: Until) -> None:
         assert await start("true", memory_limit=self.LIMIT).exit() == Exit(0, "")
         await until(lambda: not memory_guard()._looking)
@@ -358,6 +375,25 @@ async def test_thousands_of_runs_leave_nothing(
     await grown()
     assert held() == before
     assert before[-1] == [[] for _ in launchers.pids]
+
+
+async def test_without_descriptors_what_runs_can_be_ended(shell: Start, descriptors: Names, until: Until) -> None:
+    run = shell("trap '' TERM; echo ready; sleep 100")
+    await run.wrote("ready")
+    await until(lambda: run.process._pidfd is not None)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1 + max(map(int, descriptors())), limits[1]))
+    hold = []
+    try:
+        with suppress(OSError):
+            while True:
+                hold.append(os.dup(0))
+        run.process.end(0)
+        assert (await run.exit()).returncode == -signal.SIGKILL
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in hold:
+            os.close(descriptor)
 
 
 async def test_without_descriptors_nothing_starts_and_nothing_is_left(start: Start, descriptors: Names) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -106,6 +107,21 @@ class TestGroups:
         pid = pid_of(child)
         assert kill_leftovers({child.pid: started(child.pid)}, "") == 2
         assert not alive(pid)
+        assert child.wait() == -9
+
+    def test_are_looked_for_again_if_that_failed(self, begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+        child = begin("echo $$; exec sleep 100")
+        pid_of(child)
+        looks: list[int] = []
+
+        def processes(real: Callable[[], list[reaper.Stat]] = reaper.processes) -> list[reaper.Stat]:
+            looks.append(1)
+            if len(looks) < 3:
+                raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+            return real()
+
+        monkeypatch.setattr(reaper, "processes", processes)
+        assert kill_leftovers({child.pid: started(child.pid)}, "") == 1
         assert child.wait() == -9
 
     def test_whose_number_came_round_are_left_alone(self, begin: Begin) -> None:
