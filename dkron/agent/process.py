@@ -118,11 +118,11 @@ class Process:
         self._launcher, self.pid, self.since = launcher, pid, since
         if self._keeper is not None:
             self._keeper.watch(pid, since)
-        if self._pipe is not None:
-            self._ears.listen(self._pipe, self._on_output)
+        self._begun(self, at)
+        if self._pipe is not None and not self._hear(self._pipe, self._on_output):
+            return
         if self._command.memory_limit:
             self._limit_memory(self._command.memory_limit)
-        self._begun(self, at)
         if self._deadline < math.inf:
             self._enforce()
 
@@ -221,14 +221,25 @@ class Process:
             return
         try:
             self._pidfd = os.pidfd_open(self.pid)
-        except OSError as error:  # what cannot be listened to must not live on
-            self._reason = str(error)
-            self._finish()
+        except OSError as error:
+            self._give_up(error)
             return
         if _is_over(self._pidfd):
             self._on_exit()
         else:
-            self._ears.listen(self._pidfd, self._on_exit)
+            self._hear(self._pidfd, self._on_exit)
+
+    def _hear(self, descriptor: int, call: Callable[[], None]) -> bool:
+        try:
+            self._ears.listen(descriptor, call)
+        except OSError as error:
+            self._give_up(error)
+        return not self._over
+
+    def _give_up(self, error: OSError) -> None:
+        """Kill it: what cannot be listened to must not live on."""
+        self._reason = str(error)
+        self._finish()
 
     def _on_exit(self) -> None:
         self._close_pidfd()

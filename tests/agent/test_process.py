@@ -22,7 +22,7 @@ from dkron.agent import aging, process, reaper
 from dkron.agent.keeper import Keeper
 from dkron.agent.launcher import Launcher
 from dkron.agent.launchers import Launchers
-from dkron.agent.process import LINGER, Exit, end
+from dkron.agent.process import LINGER, Exit, Fate, end
 from dkron.agent.sessions import memory_guard
 from dkron.core.clock import MILLISECOND, SECOND
 
@@ -394,6 +394,23 @@ async def test_without_descriptors_what_runs_can_be_ended(shell: Start, descript
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         for descriptor in hold:
             os.close(descriptor)
+
+
+@pytest.mark.parametrize("script", ["sleep 100", "exec >/dev/null 2>&1; sleep 100"])
+async def test_what_cannot_be_listened_to_does_not_live(
+    shell: Start, launchers: Launchers, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    """There is a limit to what a user may listen to on the whole machine, fs.epoll.max_user_watches."""
+
+    def listen(descriptor: int, call: Any, real: Any = launchers.ears.listen) -> None:
+        if "exec" not in script or "pidfd" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor, call)
+
+    monkeypatch.setattr(launchers.ears, "listen", listen)
+    assert await shell(script).exit() == Exit(-9, "[Errno 28] No space left on device", Fate.REFUSED)
+    monkeypatch.undo()
+    assert await shell("true").exit() == Exit(0, "")
 
 
 async def test_without_descriptors_nothing_starts_and_nothing_is_left(start: Start, descriptors: Names) -> None:
