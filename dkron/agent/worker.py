@@ -28,6 +28,7 @@ from dkron.core.messages import HEARTBEAT, LEASE, Order, Report, State
 from dkron.plugins.executor_config import config_schema
 
 SLICE: Final = 4 * MILLISECOND  # for which starts may hold the loop before others get a turn
+EXACT: Final = 0.001  # seconds that two readings of the same instant by two clocks may be apart
 TURN: Final = 16  # starts that share one write to the journal
 LINGER: Final = 5.0  # seconds for which a leaving worker waits for its last results to be acknowledged
 PARTING: Final = 250 * MILLISECOND  # in which what a leader was about to order is sent, once it has heard that the worker leaves
@@ -96,7 +97,6 @@ class Worker:
         self._seen = clock.boot()  # when a server was last linked
         self._settling = False
         self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = 0
         self._patience: asyncio.TimerHandle | None = None
         self._parting = 0  # a reading: who echoes it has nothing more to order
 
@@ -227,14 +227,19 @@ class Worker:
         return list(islice(iter(partial(self.orders.next_start, now), None), min(self._runner.room, TURN)))
 
     def _sleep(self, now: int) -> None:
-        """Wake up for what is next. A timer that turns out to be too early costs less than one that is replaced for each run."""
+        """Wake up for what is next. A timer that turns out to be too early costs less than one that is replaced for each run.
+
+        What counts is when it rings by the loop's clock, which stands still while the machine is suspended.
+        """
         wake = self.orders.next_wake()
-        if wake is None or (self._alarm is not None and self._alarm_at <= wake):
+        if wake is None:
             return
+        when = self._loop.time() + (wake - now) / SECOND
         if self._alarm is not None:
+            if self._alarm.when() <= when + EXACT:
+                return
             self._alarm.cancel()
-        self._alarm_at = wake
-        self._alarm = self._loop.call_later((wake - now) / SECOND, self._wake)
+        self._alarm = self._loop.call_at(when, self._wake)
 
     def _wake(self) -> None:
         self._alarm = None

@@ -1,0 +1,86 @@
+"""A worker on a machine that was suspended: boot time has gone on, and the timers of the event loop have not."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from dkron.agent.settings import WorkerSettings
+from dkron.agent.slot import take
+from dkron.agent.worker import Worker
+from dkron.core.clock import MILLISECOND, SECOND, SystemClock
+from dkron.core.interfaces import Outcome
+from dkron.core.messages import Order
+
+
+class Clock(SystemClock):
+    slept = 0
+
+    def boot(self) -> int:
+        return super().boot() + self.slept
+
+
+class Marks:
+    """An executor that notes what has begun, and goes on until it is ended."""
+
+    name = "marks"
+    config = dict[str, str]
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    async def run(self, context: Any) -> Outcome:
+        self.begun.append(context.execution)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.clock = Clock()
+        self.marks = Marks()
+        self.worker = Worker(
+            WorkerSettings(node="n1", data_dir=str(folder)),
+            take(str(folder)),
+            Mock(marker="marker"),
+            Mock(room=10),
+            {"marks": self.marks},
+            clock=self.clock,
+            boot="boot",
+            session=Mock(),
+        )
+
+    async def order(self, execution: str, start_in: int, limit: int = 0) -> None:
+        """Order something, and see to it that it is armed."""
+        now = self.clock.boot()
+        agent = self.worker.orders.agent
+        order = Order(
+            1, now, agent, execution, "job", "run", 0, 1, "marks", {}, start_in=start_in, expires_in=5 * SECOND, timeout=limit
+        )
+        self.worker.orders.receive(order, now)
+        self.worker._settle_soon()
+        await asyncio.sleep(0.1)
+
+    async def began(self, execution: str) -> float:
+        """Return the seconds until it has."""
+        before = asyncio.get_running_loop().time()
+        async with asyncio.timeout(5):
+            while execution not in self.marks.begun:  # noqa: ASYNC110 - it begins in another thread
+                await asyncio.sleep(0.005)
+        return asyncio.get_running_loop().time() - before
+
+
+async def test_what_is_ordered_after_a_suspend_starts_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dkron.agent.runner._CLOCK", clock := Clock())
+    world = World(tmp_path)
+    await world.order("long", 0, limit=1000 * SECOND)
+    await world.began("long")
+    world.clock.slept = clock.slept = 2000 * SECOND
+    await world.order("soon", 400 * MILLISECOND)
+    assert await world.began("soon") < 0.4
+    world.worker.orders.end_all("the test is over", 0)
+    await world.worker.close()
