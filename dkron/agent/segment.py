@@ -25,7 +25,7 @@ class DamagedError(Exception):
 class Head(msgspec.Struct, frozen=True, array_like=True, tag="head"):
     """The first record: whose file this is, and which incarnation wrote it, under which boot of the kernel.
 
-    `lock` is the inode of the slot's lock: in a copied or restored data dir it is another.
+    `lock` names the slot's lock (`Slot.inode`): in a copied or restored data dir it is another.
     """
 
     format: int

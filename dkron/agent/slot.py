@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ from dkron.core.errors import DkronError
 
 _LOCK: Final = "lock"
 _RETIRING: Final = "retiring"
+_GET_GENERATION: Final = 0x80087601  # FS_IOC_GETVERSION; most file systems on disks know it
+_MASK: Final = (1 << 64) - 1
 _WIDTH: Final = 31  # of what a holder says, so that nothing is left of what the one before it said
 
 
@@ -41,8 +44,12 @@ class Slot:
 
     @property
     def inode(self) -> int:
-        """Name the lock itself: a copy of the folder has another."""
-        return os.fstat(self._lock).st_ino
+        """Name the lock itself: a copy of the folder has another, also if it has been put where the original was.
+
+        For that, the inode's number is not enough: a file system gives the number of what was deleted to what is made next. But
+        then, where it counts such generations, it is another one.
+        """
+        return (os.fstat(self._lock).st_ino ^ _generation(self._lock) << 32) & _MASK
 
     @property
     def gone(self) -> bool:
@@ -115,6 +122,16 @@ def _take(root: Path, candidates: list[Path]) -> Slot:
         if lock is not None:
             return Slot(folder, lock)
     raise SlotError(f"another worker is starting in {root.parent} at this moment; try again")
+
+
+def _generation(descriptor: int) -> int:
+    """Return which of all files this is that ever had its inode; 0 where nobody knows."""
+    answer = bytearray(8)
+    try:
+        fcntl.ioctl(descriptor, _GET_GENERATION, answer)
+    except OSError:
+        return 0
+    return int.from_bytes(answer[:4], sys.byteorder)
 
 
 def _try_lock(folder: Path) -> int | None:

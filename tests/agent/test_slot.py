@@ -74,6 +74,22 @@ def test_a_deleted_slot_is_noticed(tmp_path: Path) -> None:
     assert again.gone
 
 
+def test_a_slot_that_was_made_anew_is_another(tmp_path: Path) -> None:
+    """As when a data dir is deleted and restored from a backup: file systems give the same inode again, and at once."""
+    names = set()
+    for _ in range(20):
+        held = take(str(tmp_path))
+        names.add(held.inode)
+        if not slot._generation(held._lock):
+            pytest.skip("this file system does not tell such files apart")
+        held.release(remove=True)
+    assert len(names) == 20
+    held = take(str(tmp_path))
+    names.add(held.inode)
+    held.release()
+    assert take(str(tmp_path)).inode in names
+
+
 @pytest.mark.parametrize("where", ["file/deeper", "file"])
 def test_a_data_dir_that_cannot_be_is_named(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("")
