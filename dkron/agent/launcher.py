@@ -83,8 +83,7 @@ class Launcher:
         self._starting: Final[dict[int, Child]] = {}
         self._running: Final[dict[int, tuple[Child, int]]] = {}
         self._aging: Final = Aging[Child](lambda child: child.lasts())
-        self._unanswered = 0
-        self._quiet = 0  # beats for which it has owed answers and given none
+        self._quiet = 0  # beats for which it was to start something and has answered nothing
         ours, theirs = socket.socketpair()
         try:
             self._process = _begin(marker, open_files, theirs)
@@ -118,16 +117,19 @@ class Launcher:
         """Have something started before `until`, a boot time. The descriptors are the launcher's from now on."""
         number = next(self._numbers)
         self._starting[number] = child
-        self._ask((number, until, tuple(program)), descriptors)
+        self._line.send((number, until, tuple(program)), descriptors)
 
     def reap(self, pid: int) -> None:
         """Have something reaped that has ended."""
         if self.alive:
-            self._ask(pid)
+            self._line.send(pid)
 
     def beat(self) -> None:
-        """Kill it if it has answered nothing for long. To be called twice a second."""
-        if self._unanswered and self.alive:
+        """Kill it if it starts nothing for long. To be called twice a second.
+
+        What it does not reap is not its fault: a debugger may hold that.
+        """
+        if self._starting and self.alive:
             self._quiet += 1
             if self._quiet > PATIENCE:
                 self._break("it does not answer")
@@ -144,13 +146,8 @@ class Launcher:
         except subprocess.TimeoutExpired:
             self._kill()
 
-    def _ask(self, message: Any, descriptors: Sequence[int] = ()) -> None:  # noqa: ANN401 - a start or a pid
-        self._unanswered += 1
-        self._line.send(message, descriptors)
-
     def _hear(self, answer: tuple[Any, ...]) -> None:
         self._quiet = 0
-        self._unanswered -= 1
         match answer:
             case spawner.ENDED, pid, code:
                 self._running.pop(pid)[0].reaped(code)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import array
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -34,6 +35,7 @@ LATE: Final = 1  # nothing: the time until which it might have been started had 
 REFUSED: Final = 2  # errno and file name of the system's refusal; or 0 and a text
 ENDED: Final = 3  # exit status, or minus the signal that killed it
 
+_PAUSE: Final = 50  # milliseconds between attempts to reap what is held
 _TURN: Final = 8  # starts between two looks at what else the worker wants
 _CHUNK: Final = 65_536
 _ROOM: Final = socket.CMSG_SPACE(253 * array.array("i").itemsize)  # for as many descriptors as may come in one message
@@ -63,6 +65,9 @@ class Launcher:
         self._descriptors: deque[int] = deque()
         self._answers: list[tuple[Any, ...]] = []
         self._children: set[int] = set()
+        self._held: set[int] = set()  # children that are to be reaped, but cannot be yet
+        self._poll = select.poll()
+        self._poll.register(line, select.POLLIN)
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._inherited = dict(os.environb)
         self._marker = {reaper.VARIABLE.encode(): os.environb[reaper.VARIABLE.encode()]}
@@ -79,7 +84,9 @@ class Launcher:
 
     def _listen(self) -> bool:
         """Hear what is wanted, and wait for it only if there is nothing to do; return whether the worker is there."""
-        flags = socket.MSG_CMSG_CLOEXEC | (socket.MSG_DONTWAIT if self._starts else 0)
+        if self._held and not self._starts:
+            self._poll.poll(_PAUSE)
+        flags = socket.MSG_CMSG_CLOEXEC | (socket.MSG_DONTWAIT if self._starts or self._held else 0)
         try:
             data, attached, outcome, _ = self._line.recvmsg(_CHUNK, _ROOM, flags)  # `socket.recv_fds` passes no flags on
         except BlockingIOError:
@@ -109,6 +116,8 @@ class Launcher:
             os.close(output)
             if program.has_input:
                 os.close(stdin)
+        for pid in [*self._held]:
+            self._reap(pid)
         if self._answers:
             self._line.sendall(pack(self._answers))
             self._answers.clear()
@@ -149,7 +158,12 @@ class Launcher:
         return found.started
 
     def _reap(self, pid: int) -> None:
-        status = os.waitpid(pid, 0)[1]
+        """Reap it, now or later: what has ended is its debugger's, if it has one, until that has looked or ended."""
+        reaped, status = os.waitpid(pid, os.WNOHANG)
+        if not reaped:
+            self._held.add(pid)
+            return
+        self._held.discard(pid)
         self._children.remove(pid)
         self._answers.append((ENDED, pid, os.waitstatus_to_exitcode(status)))
 

@@ -86,6 +86,36 @@ async def test_they_are_ready_for_as_many_as_they_have_descriptors_for(start: St
     launchers.close()
 
 
+DEBUGGER = """
+import ctypes, sys, time
+ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), 0, 0) and sys.exit("it cannot be traced")
+print("ready", flush=True)
+time.sleep(100)
+"""
+
+
+async def test_what_a_debugger_holds_holds_nothing_else(start: Start, until: Until) -> None:
+    """Its parent cannot reap it until the debugger has looked, however long it has been dead."""
+    launchers = Launchers("marker", 1024, most=1)
+    launchers.listen()
+    held = start("sleep", "100", launchers=launchers)
+    debugger = start(sys.executable, "-c", DEBUGGER, str(await held.pid()))
+    await until(lambda: debugger.output.size or debugger.ended)
+    if debugger.ended:
+        pytest.skip("only root may trace what is not its child, here")
+    held.process.end(0)
+    await until(lambda: held.process._over)
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            assert (await start("true", launchers=launchers).exit()).returncode == 0
+    for _ in range(2 * PATIENCE):
+        launchers.beat()
+    assert not held.ended
+    debugger.process.end(0)
+    assert (await held.exit()).message == "signal: killed"
+    launchers.close()
+
+
 async def test_a_long_command_is_started(start: Start) -> None:
     run = start("/bin/sh", "-c", "echo $#", *["x" * 100_000] * 12)
     await run.exit()
