@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from dkron import logs
+from dkron.cli import first
 from dkron.config import Key, Settings, keys, worker_settings
 from dkron.core.errors import DkronError
 
@@ -57,6 +58,7 @@ def _run(**flags: Any) -> int:  # noqa: ANN401 - the text of each flag
 
 def _start(settings: Settings) -> int:
     """Become the process that the settings describe; the other kind is not even imported."""
+    first.stand_in()
     if settings.server:
         from dkron.server import process  # noqa: PLC0415 - only what is needed
 
