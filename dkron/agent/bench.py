@@ -31,7 +31,7 @@ class Bench:
     def __init__(self, places: int) -> None:
         self._main = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(places, thread_name_prefix="executor")
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="executors", daemon=True)
+        self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._closing: asyncio.Event | None = None
         self._second: asyncio.AbstractEventLoop | None = None
@@ -41,16 +41,28 @@ class Bench:
 
         Returns:
             what asks it to end: a coroutine is cancelled, a function cannot be.
+
+        Raises:
+            OSError: it does not run, and will not, for want of a thread or of what a loop needs.
         """
         if inspect.iscoroutinefunction(work):
             return _Coroutine(work, lambda outcome: self._tell(done, outcome), self._loop()).cancel
-        self._pool.submit(lambda: self._tell(done, _call(work)))
+        self._submit(lambda: self._tell(done, _call(work)))
         return _nothing
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        """Have the pool call a function. What it cannot start a thread for, it keeps all the same, for the next that is free."""
+        claim = threading.Lock()  # whoever takes it decides: to call it, or that nobody will
+        try:
+            self._pool.submit(lambda: work() if claim.acquire(blocking=False) else None)
+        except RuntimeError as error:
+            if claim.acquire(blocking=False):
+                raise OSError(str(error)) from None
 
     def close(self) -> None:
         """Cancel coroutines and wait a moment for them. Functions are left alone: their threads end with the process."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._second is not None and self._closing is not None:
+        if self._second is not None and self._closing is not None and self._thread is not None:
             with suppress(RuntimeError):  # closed already
                 self._second.call_soon_threadsafe(self._closing.set)
             self._thread.join(LEAVE)
@@ -61,11 +73,26 @@ class Bench:
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         if self._second is None:
-            self._thread.start()
+            self._ready.clear()
+            self._thread = threading.Thread(target=self._serve, name="executors", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError as error:
+                raise OSError(str(error)) from None
             self._ready.wait()
         if self._second is None:
-            raise RuntimeError("the executors' loop did not start")
+            raise OSError("coroutines cannot be run at the moment: there is no loop for them; the worker's log tells why")
         return self._second
+
+    def _serve(self) -> None:
+        try:
+            with asyncio.Runner() as runner:
+                runner.get_loop()
+                runner.run(self._live())
+        except OSError as error:
+            logger.error("there is no loop for executors: %s", error)  # noqa: TRY400 - the message says all
+        finally:
+            self._ready.set()  # in any case, as the main loop waits
 
     async def _live(self) -> None:
         self._closing = asyncio.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import threading
@@ -320,6 +321,42 @@ class TestOwnCode:
     async def again(self, lab: Lab, kind: str) -> Ended:
         lab.start(kind, "again")
         return await lab.end_of("again")
+
+
+class TestWithoutMeans:
+    async def test_a_function_that_failed_for_want_of_a_thread_never_runs(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The pool has queued it by then, and another thread would find it there."""
+        ran: list[str] = []
+        monkeypatch.setattr(Function, "run", lambda _, context: ran.append(context.execution) or Outcome(success=True))
+        with monkeypatch.context() as broken:
+            broken.setattr(threading.Thread, "start", no_thread)
+            lab.start("function")
+        assert (await lab.end_of()).message == "can't start new thread"
+        lab.start("function", "y")
+        assert (await lab.end_of("y")).success
+        assert ran == ["y"]
+
+    async def test_coroutines_fail_until_there_are(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as broken:
+            broken.setattr("asyncio.events.new_event_loop", no_loop)
+            lab.start("coroutine")
+        assert "cannot be run" in (await lab.end_of()).message
+        with monkeypatch.context() as broken:
+            broken.setattr(threading.Thread, "start", no_thread)
+            lab.start("coroutine", "y")
+        assert (await lab.end_of("y")).message == "can't start new thread"
+        lab.start("coroutine", "z")
+        assert (await lab.end_of("z")).success
+
+
+def no_loop() -> asyncio.AbstractEventLoop:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def no_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 async def test_a_closed_runner_leaves_no_coroutine_waiting(launchers: Launchers) -> None:
