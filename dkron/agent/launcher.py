@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -25,6 +26,7 @@ _LOG: Final = logging.getLogger(__name__)
 STALLED: Final = 2  # beats without an answer, after which it is given nothing more to do
 PATIENCE: Final = 120  # beats without an answer, after which it is killed: it may wait for a disk that is away
 FAREWELL: Final = 2.0  # seconds
+AGAIN: Final = 1.0  # seconds between attempts to find a thread
 
 _OURS: Final = b"DKRON_"  # configures the agent, with its secrets: no business of its jobs
 _PROGRAM: Final = "import sys; sys.path.append(sys.argv[1]); from dkron.agent.spawner import main; main(int(sys.argv[2]))"
@@ -32,6 +34,7 @@ _PLACE: Final = str(Path(__file__).parents[2])
 _PENDING: Final = 32  # starts that it is asked for at once: what keeps it busy until it is asked for more
 _OWN: Final = 16  # descriptors that it needs for itself
 _CLOCK: Final = SystemClock()
+_UNDERTAKERS: Final = ThreadPoolExecutor(2, thread_name_prefix="undertaker")  # the loop's own may all wait for a name server
 
 
 class Child(Protocol):
@@ -168,10 +171,18 @@ class Launcher:
         for child in children:
             child.orphaned()
         groups = {pid: since for pid, (_, since) in self._running.items()}
-        burial = asyncio.get_running_loop().run_in_executor(None, self._bury, groups, _ticks())
-        burial.add_done_callback(lambda _: self._tell(children))
+        self._begin_burial(children, groups, _ticks())
         _LOG.error("a launcher (pid %d) fails (%s): what it has started is killed", self.pid, why, extra={"runs": len(children)})
         self._died(self)
+
+    def _begin_burial(self, children: list[Child], groups: dict[int, int], ended: int) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            burial = loop.run_in_executor(_UNDERTAKERS, self._bury, groups, ended)
+        except RuntimeError:  # there is no thread to be had; until there is, nobody says that nothing of them lives
+            loop.call_later(AGAIN, self._begin_burial, children, groups, ended)
+        else:
+            burial.add_done_callback(lambda _: self._tell(children))
 
     def _bury(self, groups: dict[int, int], ended: int) -> None:
         """Kill it and all that it has started. What it started without telling is known by its marker."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -17,6 +18,7 @@ from dkron.agent import reaper
 
 _FRESH: Final = 0.05  # seconds for which one look serves all: a thousand jobs may be stopped at once
 _PERIOD: Final = 1.0  # seconds between two looks at memory
+_LOOKOUT: Final = ThreadPoolExecutor(1, thread_name_prefix="memory")  # the loop's own may all wait for a name server
 
 
 class Sessions:
@@ -58,10 +60,16 @@ class MemoryGuard:
         self._limits.pop(session, None)
 
     def _look(self) -> None:
-        if self._limits:
-            asyncio.get_running_loop().run_in_executor(None, _resident).add_done_callback(self._judge)
-        else:
+        if not self._limits:
             self._looking = False
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            look = loop.run_in_executor(_LOOKOUT, _resident)
+        except RuntimeError:  # there is no thread to be had
+            loop.call_later(_PERIOD, self._look)
+        else:
+            look.add_done_callback(self._judge)
 
     def _judge(self, look: asyncio.Future[dict[int, int]]) -> None:
         used = {} if look.exception() else look.result()  # it could not look: the next time it may

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,7 +15,7 @@ import pytest_asyncio
 from doubles.leader import Leader, leading
 from doubles.station import PLUGIN, Spares, Station
 
-from dkron.agent import reaper
+from dkron.agent import launcher, reaper, sessions
 from dkron.agent.descriptors import GIVEN
 from dkron.agent.launchers import Launchers
 from dkron.agent.output import Output
@@ -107,6 +109,33 @@ def start(launchers: Launchers) -> Callable[..., Started]:
 def shell(start: Callable[..., Started]) -> Callable[..., Started]:
     """Start a script of the shell."""
     return lambda script, **fields: start("/bin/sh", "-c", script, **fields)
+
+
+@pytest_asyncio.fixture
+async def no_threads() -> AsyncIterator[None]:
+    """Have all threads of the loop's own pool wait, as they do for name servers that are away."""
+    waiting, pool = threading.Event(), ThreadPoolExecutor(1)
+    asyncio.get_running_loop().set_default_executor(pool)
+    pool.submit(waiting.wait)
+    yield
+    waiting.set()
+
+
+@pytest.fixture
+def one_thread_too_many(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the first thread that is wanted from now on be refused, and give pools that have none yet; return who was refused."""
+    refused: list[str] = []
+
+    def start(thread: threading.Thread, real: Callable[[threading.Thread], None] = threading.Thread.start) -> None:
+        if not refused:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(sessions, "_LOOKOUT", ThreadPoolExecutor(1, thread_name_prefix="memory"))
+    monkeypatch.setattr(launcher, "_UNDERTAKERS", ThreadPoolExecutor(1, thread_name_prefix="undertaker"))
+    return refused
 
 
 @pytest.fixture

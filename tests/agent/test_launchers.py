@@ -191,6 +191,22 @@ class TestDeath:
             run.process.end(0)
             assert (await run.exit()).fate is Fate.EXITED
 
+    @pytest.mark.usefixtures("no_threads")
+    async def test_is_seen_to_while_names_are_looked_up(self, start: Start, launchers: Launchers) -> None:
+        run = start("sleep", "100")
+        os.kill(owner(launchers, await run.pid()).pid, signal.SIGKILL)
+        assert (await run.exit()).fate is Fate.LOST
+
+    async def test_is_seen_to_as_soon_as_there_is_a_thread(
+        self, start: Start, launchers: Launchers, one_thread_too_many: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "AGAIN", 0.05)
+        run = start("sleep", "100")
+        os.kill(owner(launchers, await run.pid()).pid, signal.SIGKILL)
+        assert (await run.exit()).fate is Fate.LOST
+        assert one_thread_too_many == ["undertaker_0"]
+        assert (await start("true").exit()).returncode == 0
+
     async def test_loses_what_it_has_not_answered(
         self, start: Start, launchers: Launchers, tmp_path: Path, descriptors: Callable[[], list[str]]
     ) -> None:

@@ -307,6 +307,14 @@ class TestMemoryLimit:
     async def test_kills_what_exceeds_it(self, shell: Start, hog: str) -> None:
         self.check(await shell(f"exec {hog}", memory_limit=self.LIMIT).exit())
 
+    @pytest.mark.usefixtures("no_threads")
+    async def test_is_kept_while_names_are_looked_up(self, shell: Start, hog: str) -> None:
+        self.check(await shell(f"exec {hog}", memory_limit=self.LIMIT).exit())
+
+    async def test_is_kept_also_after_there_was_no_thread(self, shell: Start, hog: str, one_thread_too_many: list[str]) -> None:
+        self.check(await shell(f"exec {hog}", memory_limit=self.LIMIT).exit())
+        assert one_thread_too_many == ["memory_0"]
+
     async def test_counts_and_kills_grandchildren_in_whatever_group(self, shell: Start, hog: str, alive: Alive) -> None:
         run = shell(f"timeout 100 {hog} & sleep 100 & echo $!; wait", memory_limit=self.LIMIT)
         pids = await run.pids(2)
