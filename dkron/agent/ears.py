@@ -40,4 +40,11 @@ class Ears:
         ready = [(descriptor, self._calls[descriptor]) for descriptor, _ in self._epoll.poll(0)]
         for descriptor, call in ready:
             if self._calls.get(descriptor) is call:  # else it was forgotten meanwhile, and its number may be another's
-                call()
+                self._call(call)
+
+    def _call(self, call: Call) -> None:
+        """Keep what goes wrong in one call from the others, which would be behind it the next time, too; as the loop does."""
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            self._loop.call_exception_handler({"message": "a call failed", "exception": error})

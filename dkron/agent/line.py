@@ -117,9 +117,16 @@ class Line:
             self._break(error.strerror or str(error))
             return
         for message in self._frames.feed(data):
-            self._heard(message)
+            self._hear(message)
         if not data:
             self._break("it is gone")
+
+    def _hear(self, message: Any) -> None:  # noqa: ANN401 - what marshal gives
+        """Keep what goes wrong with one message from the others, and from the frame that has come in part."""
+        try:
+            self._heard(message)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            asyncio.get_running_loop().call_exception_handler({"message": "a message failed", "exception": error})
 
     def _break(self, why: str) -> None:
         if self._loop is not None:

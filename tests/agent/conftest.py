@@ -112,6 +112,14 @@ def shell(start: Callable[..., Started]) -> Callable[..., Started]:
 
 
 @pytest_asyncio.fixture
+async def failures() -> list[str]:
+    """List what the loop is told of that has failed."""
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(type(context["exception"]).__name__))
+    return told
+
+
+@pytest_asyncio.fixture
 async def no_threads() -> AsyncIterator[None]:
     """Have all threads of the loop's own pool wait, as they do for name servers that are away."""
     waiting, pool = threading.Event(), ThreadPoolExecutor(1)

@@ -60,6 +60,20 @@ async def test_the_end_is_heard_of_too(listening: Ears) -> None:
     os.close(end)
 
 
+async def test_a_call_that_fails_keeps_no_other_from_coming(listening: Ears, pipes: Pipes, failures: list[str]) -> None:
+    heard: list[bytes] = []
+    (first, _), (second, _) = pipes
+    listening.listen(first, lambda: heard.append(os.read(-1, 1)))
+    listening.listen(second, lambda: heard.append(os.read(second, 1)))
+    for _, write in pipes:
+        os.write(write, b"x")
+    await turn()
+    assert heard == [b"x"]
+    assert set(failures) == {"OSError"}
+    listening.forget(first)
+    listening.forget(second)
+
+
 async def test_what_is_forgotten_is_not_called_even_in_the_same_turn(listening: Ears, pipes: Pipes) -> None:
     heard: list[int] = []
     first, second = (end for end, _ in pipes)

@@ -99,6 +99,21 @@ async def test_what_does_not_fit_follows_without_a_wait(ends: Ends) -> None:
         os.close(descriptor)
 
 
+async def test_what_fails_keeps_nothing_else_from_being_heard(
+    ends: Ends, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, failures: list[str]
+) -> None:
+    heard: list[Any] = []
+    monkeypatch.setattr(ends.line, "_heard", lambda message: heard.append(100 // message))
+    ends.line.listen()
+    frames = pack([0, 1]) + pack([2])
+    ends.other.sendall(frames[:-3])
+    await until(lambda: heard)
+    ends.other.sendall(frames[-3:])
+    await until(lambda: len(heard) > 1)
+    assert heard == [100, 50]
+    assert failures == ["ZeroDivisionError"]
+
+
 async def test_an_end_is_told_once(ends: Ends, until: Callable[..., Any]) -> None:
     ends.line.listen()
     ends.other.sendall(pack(["last", "words"]))
