@@ -114,6 +114,7 @@ class Journal:
 
     Raises:
         OSError: the folder cannot be made or read.
+        RuntimeError: there is no thread for it.
     """
 
     def __init__(self, folder: Path, *, boot: str, nonce: str, lock: int) -> None:
@@ -124,6 +125,7 @@ class Journal:
         self._head = self._last = Head(FORMAT, secrets.token_hex(6), boot, nonce, lock)  # `_last`: the newest that was read
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._thread.submit(_nobody)  # so that it is there when it is needed
         self._live: dict[str, _Live] = {}
         self._unsafe: dict[str, Callable[[], None]] = {}  # results that are not durable yet, and who waits for it
         self._buffer = bytearray()

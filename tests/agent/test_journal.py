@@ -368,6 +368,15 @@ class TestFullDisk:
             assert states(journal)["started"] is Outcome.LOST
 
 
+async def test_without_a_thread_there_is_no_journal(tmp_path: Path, one_thread_too_many: list[str]) -> None:
+    """It would never tell of a sync, and no order would ever be armed."""
+    with pytest.raises(RuntimeError):
+        Journal(tmp_path, boot="boot", nonce="nonce", lock=7)
+    assert one_thread_too_many == ["journal_0"]
+    async with opened(tmp_path) as journal:
+        assert await arm(journal, "x") == ""
+
+
 class TestSegments:
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
