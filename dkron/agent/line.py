@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
 import os
 import socket
 from collections import deque
@@ -14,6 +15,8 @@ from dkron.agent.frames import Frames, pack
 
 _MOST: Final = 128  # descriptors that go with one frame; the kernel takes 253
 _CHUNK: Final = 65_536
+_FOR_NOW: Final = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})  # the first: the user's other programs count, too
+_PAUSE: Final = 0.05  # seconds
 
 
 class Line:
@@ -83,9 +86,18 @@ class Line:
         except BlockingIOError:
             self._wait_for_room()
         except OSError as error:
-            self._break(error.strerror or str(error))
+            if error.errno in _FOR_NOW:
+                self._try_later()
+            else:
+                self._break(error.strerror or str(error))
         else:
             self._stop_waiting()
+
+    def _try_later(self) -> None:
+        """Send no more for a moment, as the system lacks what has nothing to do with the other end."""
+        self._stop_waiting()
+        if self._loop is not None:
+            self._loop.call_later(_PAUSE, self._write)
 
     def _send_first(self) -> None:
         data, descriptors = self._unsent[0]

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import DEFAULT, Mock
 
 import pytest
 
@@ -112,6 +114,23 @@ async def test_what_fails_keeps_nothing_else_from_being_heard(
     await until(lambda: len(heard) > 1)
     assert heard == [100, 50]
     assert failures == ["ZeroDivisionError"]
+
+
+@pytest.mark.parametrize("number", [errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM])
+async def test_what_the_system_lacks_for_a_moment_breaks_nothing(ends: Ends, number: int) -> None:
+    """A user may have only so many descriptors on their way, in all programs together (unix(7))."""
+    ends.line.listen()
+    end = ends.line._end
+    ends.line._end = Mock(wraps=end, sendmsg=Mock(wraps=end.sendmsg, side_effect=[OSError(number, ""), DEFAULT]))
+    reader, writer = os.pipe()
+    ends.line.send("x", [writer])
+    await asyncio.sleep(0.2)
+    ends.line._end = end
+    data, [there] = ends.receive()
+    assert data == pack(["x"])
+    assert not ends.broken
+    os.close(reader)
+    os.close(there)
 
 
 async def test_an_end_is_told_once(ends: Ends, until: Callable[..., Any]) -> None:
