@@ -1,14 +1,17 @@
 """What a fault costs: three servers, one etcd (or three members), 20 jobs a second on one node each.
 
 python benchmarks/failover.py [FAULT]... [--repeat 5] [--seconds 18] [--rate 20]
+python benchmarks/failover.py --stored 100000 [--repeat 5]
 
 Each fault gets a fresh cluster and begins in the middle of the run; `none` is the same run without a fault. Everything is told by
-the records that the API has afterwards. Without names, all faults are measured.
+the records that the API has afterwards. Without names, all faults are measured. With `--stored`, the leader's process is killed
+again and again beside so many jobs, and only the first write is measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 import tempfile
 import threading
@@ -20,6 +23,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+import aiohttp
 from calibration import raw_rate
 from cluster import faults
 from cluster.api import NoAnswerError, NotSentError
@@ -140,6 +144,36 @@ def told(fleet: Fleet, names: list[str], begin: int, seconds: int) -> dict[str, 
     }
 
 
+def takeovers(stored: int, repeat: int) -> list[float]:
+    """Kill leaders of a cluster that has so many jobs; return the seconds until the first change was answered each time."""
+    with (
+        tempfile.TemporaryDirectory(prefix="dkron-bench-", dir=".") as folder,
+        Fleet(Path(folder), servers=3, agents=0, members=1) as fleet,
+    ):
+        fleet.start()
+        post(fleet, int(time.time()), 0, 0, "fail")
+        asyncio.run(store(fleet.leader().api.url, stored))
+        found = []
+        for _ in range(repeat):
+            time.sleep(5)
+            found.append(strike(fleet, faults.KillServer(fleet.leader()), 3))
+        return found
+
+
+async def store(url: str, count: int) -> None:
+    """Post jobs that are not due in any run of this."""
+    body = {"schedule": "@yearly", "executor": "shell", "executor_config": {"command": "/bin/true"}, "tags": {"pool": "s:1"}}
+    numbers = iter(range(count))
+    async with aiohttp.ClientSession(url) as session:
+
+        async def work() -> None:
+            for number in numbers:
+                async with session.post("/v1/jobs", json={**body, "name": f"stored{number}"}) as answer:
+                    assert answer.status == 201, await answer.text()
+
+        await asyncio.gather(*(work() for _ in range(16)))
+
+
 def show(name: str, results: list[dict[str, Any]]) -> None:
     def middle(key: str) -> float:
         return float(median(result[key] for result in results))
@@ -158,8 +192,16 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=18)
     parser.add_argument("--rate", type=int, default=20)
+    parser.add_argument("--stored", type=int, default=0)
     options = parser.parse_args()
     print(f"raw rate {raw_rate():.0f} spawns/s", flush=True)
+    if options.stored:
+        found = takeovers(options.stored, options.repeat)
+        print(
+            f"{options.stored} jobs: first write {median(found) * 1000:.0f} ms, all {[round(one, 3) for one in found]}",
+            flush=True,
+        )
+        return
     for name in options.faults or CASES:
         show(name, [measure(CASES[name], options.seconds, options.rate) for _ in range(options.repeat)])
     print(f"raw rate {raw_rate():.0f} spawns/s", flush=True)
