@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_the_limit_is_raised(raised: tuple[int, int]) -> None:
 async def test_a_command_has_the_limit_that_was_given(
     start: Callable[..., Any], raised: tuple[int, int], fields: dict[str, str]
 ) -> None:
-    launchers = Launchers("marker", LIMIT)
+    launchers = Launchers(uuid4().hex, LIMIT)
     launchers.listen()
     run = start("/bin/sh", "-c", "ulimit -Sn; ulimit -Hn", launchers=launchers, **fields)
     await run.exit()

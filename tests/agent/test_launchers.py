@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -72,7 +73,7 @@ async def test_each_has_about_as_much_to_do(start: Start, launchers: Launchers) 
 
 @pytest.mark.parametrize(("open_files", "most"), [(1024, 32), (40, 12), (10, 1)])
 async def test_they_are_ready_for_as_many_as_they_have_descriptors_for(start: Start, open_files: int, most: int) -> None:
-    launchers = Launchers("marker", open_files, most=1)
+    launchers = Launchers(uuid4().hex, open_files, most=1)
     launchers.listen()
     stop(launchers)
     runs = []
@@ -96,7 +97,7 @@ time.sleep(100)
 
 async def test_what_a_debugger_holds_holds_nothing_else(start: Start, until: Until) -> None:
     """Its parent cannot reap it until the debugger has looked, however long it has been dead."""
-    launchers = Launchers("marker", 1024, most=1)
+    launchers = Launchers(uuid4().hex, 1024, most=1)
     launchers.listen()
     held = start("sleep", "100", launchers=launchers)
     debugger = start(sys.executable, "-c", DEBUGGER, str(await held.pid()))
@@ -264,7 +265,7 @@ class TestDeath:
         self, start: Start, until: Until, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(pool, "RETRY", 0)
-        launchers = Launchers("marker", 1024, most=1)
+        launchers = Launchers(uuid4().hex, 1024, most=1)
         launchers.listen()
         with monkeypatch.context() as patch:
             patch.setattr(sys, "executable", "/nowhere/python")
@@ -279,7 +280,7 @@ class TestDeath:
         launchers.close()
 
     async def test_is_not_made_good_at_every_moment(self, until: Until) -> None:
-        launchers = Launchers("marker", 1024, most=1)
+        launchers = Launchers(uuid4().hex, 1024, most=1)
         launchers.listen()
         for count in (1, 0):
             dead = launchers.pids[0]
@@ -291,7 +292,7 @@ class TestDeath:
     async def test_at_the_start_is_made_good_later(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(sys, "executable", "/nowhere/python")
-            launchers = Launchers("marker", 1024, most=1)
+            launchers = Launchers(uuid4().hex, 1024, most=1)
         launchers.listen()
         assert not launchers.room
         launchers.beat()
@@ -345,14 +346,14 @@ class TestPatience:
 
 def test_there_are_no_more_than_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    launchers = Launchers("marker", 1024)
+    launchers = Launchers(uuid4().hex, 1024)
     assert len(launchers.pids) == 1
     launchers.close()
 
 
 def test_one_that_cannot_be_told_to_end_is_killed(monkeypatch: pytest.MonkeyPatch, alive: Alive) -> None:
     monkeypatch.setattr(module, "FAREWELL", 0.1)
-    launchers = Launchers("marker", 1024, most=1)
+    launchers = Launchers(uuid4().hex, 1024, most=1)
     [pid] = launchers.pids
     os.kill(pid, signal.SIGSTOP)
     launchers.close()
