@@ -27,7 +27,7 @@ FAREWELL: Final = 60.0  # seconds of virtual time for everything to end after a 
 class Handle:
     """A step that a process is to make."""
 
-    __slots__ = ("args", "callback", "context", "news", "process")
+    __slots__ = ("args", "callback", "context", "news", "planned", "process")
 
     def __init__(
         self,
@@ -43,12 +43,17 @@ class Handle:
         self.args = args
         self.context = context or _EMPTY
         self.news = news  # it came from outside
+        self.planned = 0.0
 
     def cancel(self) -> None:
         self.callback = None
 
     def cancelled(self) -> bool:
         return self.callback is None
+
+    def when(self) -> float:
+        """Return when it is to come, by the loop's clock, if that was said."""
+        return self.planned
 
 
 class Timeline:
@@ -77,6 +82,7 @@ class Timeline:
 
     def at(self, when: float, handle: Handle) -> Handle:
         """Plan a step."""
+        handle.planned = when
         heapq.heappush(self._timers, (when, next(self._numbers), handle))
         return handle
 
