@@ -199,7 +199,10 @@ class ClusterService(LocalService):
         await super().put_job(job, counters)  # also if it was done: then it changes nothing
 
     async def _delete(self, name: str, since: int) -> JobView | None:
-        return None if self._is_done(name, since, None) else await super().delete_job(name)
+        if not self._is_done(name, since, None):
+            with suppress(*((NotFoundError,) if since else ())):  # the first time was under way, and has done it
+                return await super().delete_job(name)
+        return None
 
     async def _toggle(self, name: str, disabled: bool | None, since: int) -> None:  # noqa: FBT001 - None flips it
         self._is_done(name, since, lambda stored: stored.disabled is disabled)

@@ -315,6 +315,24 @@ def test_a_follower_does_nothing_for_others() -> None:
     tell(story)
 
 
+def test_a_deletion_that_is_asked_for_again_while_it_is_under_way_is_done() -> None:
+    """The first answer was lost, or came too late; "there is no such job" would say that nothing was done."""
+
+    async def story(world: World) -> None:
+        leader, _ = await world.two()
+        since = leader.board.revision
+        first = asyncio.create_task(leader.service.do("delete_job", b'["job"]'))
+        again = asyncio.create_task(leader.service.do("delete_job", b'["job"]', since))
+        await first
+        assert (await again)[1] == b"null"
+        another = [asyncio.create_task(leader.service.do("delete_job", b'["job"]')) for _ in range(2)]
+        for task in another:
+            with pytest.raises(NotFoundError):
+                await task
+
+    tell(story)
+
+
 def test_a_method_of_a_later_version_is_a_sentence() -> None:
     async def story(world: World) -> None:
         leader, _ = await world.two()
