@@ -47,6 +47,12 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def tried(tries: list[Journal]) -> None:
+    """Wait for one more attempt."""
+    before = len(tries)
+    await until(lambda: len(tries) > before)
+
+
 def result(execution: str, output: bytes = b"") -> Report:
     return Report("a", 1, execution, "job", "run", State.FINISHED, "", 1, 2, Outcome.SUCCEEDED, output, len(output), False)  # noqa: FBT003
 
@@ -245,7 +251,7 @@ class TestSync:
         async with opened(tmp_path) as journal:
             await keep(journal, "x", bytes(100))
             await until(lambda: len(segment_paths(tmp_path)) > 1)
-            await asyncio.sleep(0.05)
+            await until(lambda: not (journal._syncing or journal._waiters))
             told: list[int] = []
 
             def tell(fd: int) -> None:
@@ -278,6 +284,19 @@ class TestFullDisk:
     @pytest.fixture(autouse=True)
     def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "REPAIR", 0.02)
+
+    @pytest.fixture
+    def tries(self, monkeypatch: pytest.MonkeyPatch) -> list[Journal]:
+        """One entry for each attempt to begin a segment."""
+        made: list[Journal] = []
+        begin = Journal._begin
+
+        def noted(journal: Journal) -> None:
+            made.append(journal)
+            begin(journal)
+
+        monkeypatch.setattr(Journal, "_begin", noted)
+        return made
 
     async def test_arms_nothing_and_recovers_by_itself(self, tmp_path: Path) -> None:
         async with opened(tmp_path) as journal:
@@ -315,7 +334,7 @@ class TestFullDisk:
         async with opened(tmp_path) as journal:
             assert states(journal) == {"ends": Outcome.SUCCEEDED, "runs": Outcome.LOST}
 
-    async def test_arms_nothing_while_there_is_room_for_little(self, tmp_path: Path) -> None:
+    async def test_arms_nothing_while_there_is_room_for_little(self, tmp_path: Path, tries: list[Journal]) -> None:
         """A new segment fits, but not the results that are to stand in it: then it is not written, either."""
         async with opened(tmp_path) as journal:
             await arm(journal, "ends")
@@ -323,21 +342,24 @@ class TestFullDisk:
             with full_disk(500):
                 recorded = asyncio.create_task(keep(journal, "ends", bytes(10_000)))
                 await until(lambda: journal.trouble)
-                for n in range(10):
+                for n in range(5):
+                    await tried(tries)
                     assert "File too large" in await arm(journal, str(n))
-                    await asyncio.sleep(0.01)
             await recorded
         async with opened(tmp_path) as journal:
             assert states(journal) == {"ends": Outcome.SUCCEEDED}
 
-    async def test_keeps_a_result_that_was_about_to_be_carried(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_keeps_a_result_that_was_about_to_be_carried(
+        self, tmp_path: Path, tries: list[Journal], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(module, "SEGMENT", 4096)
         monkeypatch.setattr(module, "SEGMENTS", 1)
         async with opened(tmp_path) as journal:
             await keep(journal, "stuck", bytes(900))
             with full_disk(500):
                 await arm(journal, "x")
-                await asyncio.sleep(0.1)
+                await tried(tries)
+                await tried(tries)
             await until(lambda: not journal.trouble)
             kept = journal.read("stuck")
             assert kept is not None

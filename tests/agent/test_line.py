@@ -117,14 +117,14 @@ async def test_what_fails_keeps_nothing_else_from_being_heard(
 
 
 @pytest.mark.parametrize("number", [errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM])
-async def test_what_the_system_lacks_for_a_moment_breaks_nothing(ends: Ends, number: int) -> None:
+async def test_what_the_system_lacks_for_a_moment_breaks_nothing(ends: Ends, number: int, until: Callable[..., Any]) -> None:
     """A user may have only so many descriptors on their way, in all programs together (unix(7))."""
     ends.line.listen()
     end = ends.line._end
     ends.line._end = Mock(wraps=end, sendmsg=Mock(wraps=end.sendmsg, side_effect=[OSError(number, ""), DEFAULT]))
     reader, writer = os.pipe()
     ends.line.send("x", [writer])
-    await asyncio.sleep(0.2)
+    await until(lambda: ends.line._end.sendmsg.call_count == 2)
     ends.line._end = end
     data, [there] = ends.receive()
     assert data == pack(["x"])

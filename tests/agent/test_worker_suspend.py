@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
+from dkron.agent.orders import _Phase
 from dkron.agent.settings import WorkerSettings
 from dkron.agent.slot import take
 from dkron.agent.worker import Worker
@@ -40,7 +42,8 @@ class Marks:
 
 
 class World:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, until: Callable[..., Any]) -> None:
+        self.until = until
         self.clock = Clock()
         self.marks = Marks()
         self.worker = Worker(
@@ -63,20 +66,20 @@ class World:
         )
         self.worker.orders.receive(order, now)
         self.worker._settle_soon()
-        await asyncio.sleep(0.1)
+        await self.until(lambda: self.worker.orders._executions[execution].phase is not _Phase.ARMING)
 
     async def began(self, execution: str) -> float:
         """Return the seconds until it has."""
         before = asyncio.get_running_loop().time()
-        async with asyncio.timeout(5):
-            while execution not in self.marks.begun:  # noqa: ASYNC110 - it begins in another thread
-                await asyncio.sleep(0.005)
+        await self.until(lambda: execution in self.marks.begun)
         return asyncio.get_running_loop().time() - before
 
 
-async def test_what_is_ordered_after_a_suspend_starts_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_ordered_after_a_suspend_starts_in_time(
+    tmp_path: Path, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("dkron.agent.runner._CLOCK", clock := Clock())
-    world = World(tmp_path)
+    world = World(tmp_path, until)
     await world.order("long", 0, limit=1000 * SECOND)
     await world.began("long")
     world.clock.slept = clock.slept = 2000 * SECOND

@@ -213,7 +213,7 @@ async def test_the_accepting_end_cuts_a_peer_off_that_does_not_read(
     theirs, _ = await station.links.get()
     for number in range(40):
         theirs.send(Order(1, 2, "a", str(number), "j", "r", 3, 1, "shell", {"command": "x" * 1_000_000}, 4, 5))
-    await asyncio.sleep(0.3)  # then the kernel is full, and the writer waits for room
+    await until(lambda: theirs._ws._req.protocol._paused)  # the kernel is full, and the writer waits for room
     if aborts:
         theirs.abort("enough")
     async with asyncio.timeout(5):

@@ -103,14 +103,18 @@ async def test_a_single_member_that_hangs_is_noticed(start: Any, connect: Any, p
     assert time.monotonic() - began < 8
 
 
+async def watching(store: Any) -> tuple[Any, asyncio.Future[Any]]:
+    """Begin a watch over what has been written once; return it, and what comes next."""
+    watch = store.watch("c/", await store.commit({}, {"c/a": b"1"}))
+    return watch, asyncio.ensure_future(anext(watch))
+
+
 async def test_a_quiet_watch_stays_where_it_is(
     proxy: Any, connect: Any, looked: Looked, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "dkron_etcd_store")
     far = await connect(Access(parse([proxy.address], tls=False)))
-    revision = await far.commit({}, {"c/a": b"1"})
-    watch = far.watch("c/", revision)
-    waiting = asyncio.ensure_future(anext(watch))
+    watch, waiting = await watching(far)
     for _ in range(LAGGING + 3):  # what is written lies elsewhere, and nothing comes
         await far.commit({}, {"h/other": b""})
         await looked(1)
@@ -127,9 +131,7 @@ async def test_a_watch_stays_where_it_is_while_nobody_writes_anything(
     """A leader whose jobs are seldom due has nothing to write for hours; and its watch is not to end its leadership."""
     caplog.set_level("INFO", "dkron_etcd_store")
     far = await connect(Access(parse([proxy.address], tls=False)))
-    revision = await far.commit({}, {"c/a": b"1"})
-    watch = far.watch("c/", revision)
-    waiting = asyncio.ensure_future(anext(watch))
+    watch, waiting = await watching(far)
     await looked(2 * SILENT)
     assert "goes on elsewhere" not in caplog.text
     await far.commit({}, {"c/a": b"2"})
@@ -137,8 +139,11 @@ async def test_a_watch_stays_where_it_is_while_nobody_writes_anything(
     await watch.aclose()
 
 
-async def test_a_watch_at_a_member_that_lags_goes_on_elsewhere(start: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_watch_at_a_member_that_lags_goes_on_elsewhere(
+    start: Any, connect: Any, until: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """What another call has just found out about a member is no reason to take etcd for restored to its past."""
+    caplog.set_level("INFO", "dkron_etcd_store")
     ahead, behind = start(1), start(1)
     store = await connect(Access(parse([*ahead.addresses, *behind.addresses], tls=False)))
     for number in range(5):
@@ -155,7 +160,7 @@ async def test_a_watch_at_a_member_that_lags_goes_on_elsewhere(start: Any, conne
     monkeypatch.setattr(store.client, "call", leave_once)
     watch = store.watch("c/", revision)
     waiting = asyncio.ensure_future(anext(watch))
-    await asyncio.sleep(0.5)
+    await until(lambda: waiting.done() or "lags behind the others" in caplog.text)
     monkeypatch.setattr(store.client, "call", call)
     assert not waiting.done()
     await store.commit({}, {"c/a": b"5"})
