@@ -76,7 +76,8 @@ def dkron_register_result_stores(settings: PluginSettings) -> Mapping[str, Calla
 def dkron_register_notifiers(settings: PluginSettings) -> Iterable[Notifier]:
     """Bring notifiers.
 
-    Called once, when a server starts; the leader feeds them from the outbox, each run at least once.
+    Called once, when a server starts; the leader feeds them from the outbox, each run at least once, or, those whose `durable`
+    is False, from its memory, at most once.
     If it raises, its notifiers are missing, and all else goes on.
     """
     raise AssertionError(settings)

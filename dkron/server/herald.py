@@ -34,13 +34,13 @@ class Herald:
         self._notifier = notifier
         self._clock = clock
         self._waiting: list[Notice] = []
+        self._given_up = 0  # notices, since the last delivery
         self._news = asyncio.Event()
 
     def tell(self, notices: Sequence[Notice]) -> None:
         """Take notices in."""
         room = MOST - len(self._waiting)
-        if len(notices) > room:
-            log.error("notifier %s has not kept up: %d notices are given up", self._name, len(notices) - room)
+        self._given_up += max(0, len(notices) - room)
         self._waiting += notices[:room]
         if self._waiting:
             self._news.set()
@@ -62,6 +62,9 @@ class Herald:
     async def _flush(self) -> None:
         """Deliver what waits."""
         while self._waiting:
+            if self._given_up:
+                log.error("notifier %s has not kept up: %d notices are given up", self._name, self._given_up)
+                self._given_up = 0
             batch, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
             if not await took_all(self._name, self._notifier, batch):
                 for notice in batch:

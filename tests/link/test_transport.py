@@ -203,6 +203,17 @@ async def test_closing_a_link_that_the_peer_does_not_read_has_an_end(
     await until(lambda: link._socket.fileno() == -1)
 
 
+def writer_waits(link: Link) -> Callable[[], bool]:
+    """Tell whether the writer waits for room, and the kernel has taken all that it can."""
+    left: list[int] = []
+
+    def waits() -> bool:
+        left.append(link._ws._req.transport.get_write_buffer_size())
+        return link._ws._req.protocol._drain_waiter is not None and left[-10:] == [left[-1]] * 10
+
+    return waits
+
+
 @pytest.mark.parametrize("aborts", [True, False])
 async def test_the_accepting_end_cuts_a_peer_off_that_does_not_read(
     listen: Any, join: Any, until: Any, monkeypatch: pytest.MonkeyPatch, *, aborts: bool
@@ -213,7 +224,7 @@ async def test_the_accepting_end_cuts_a_peer_off_that_does_not_read(
     theirs, _ = await station.links.get()
     for number in range(40):
         theirs.send(Order(1, 2, "a", str(number), "j", "r", 3, 1, "shell", {"command": "x" * 1_000_000}, 4, 5))
-    await until(lambda: theirs._ws._req.protocol._paused)  # the kernel is full, and the writer waits for room
+    await until(writer_waits(theirs))
     if aborts:
         theirs.abort("enough")
     async with asyncio.timeout(5):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from unittest.mock import Mock, call
 
 import pytest
 from doubles.ears import BigEar, Ear
@@ -13,6 +14,7 @@ from sim import virtual
 from dkron.core.models import Notice, Trigger
 from dkron.server.courier import GROUP, PATIENCE
 from dkron.server.herald import FAREWELL, GATHER, MOST, Herald
+from dkron.server.node import Observer
 
 Story = Callable[[Herald], Awaitable[None]]
 
@@ -146,11 +148,12 @@ def test_what_is_too_much_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
     async def story(herald: Herald) -> None:
         herald.tell(notices(MOST - 1))
         herald.tell(notices(3, MOST - 1))
+        herald.tell(notices(1, MOST + 2))
         await asyncio.sleep(1)
 
     tell(story, ear)
     assert ear.told == names(MOST)
-    assert "notifier ear has not kept up: 2 notices are given up" in caplog.text
+    assert [record.getMessage() for record in caplog.records] == ["notifier ear has not kept up: 3 notices are given up"]
 
 
 def test_what_waits_at_the_end_is_told() -> None:
@@ -177,3 +180,12 @@ def test_one_that_hangs_does_not_keep_the_server_from_stopping(ear: Ear) -> None
         assert asyncio.get_running_loop().time() - began == pytest.approx(FAREWELL)
 
     tell(story, ear)
+
+
+def test_event_hooks_and_heralds_hear_of_the_same_ends() -> None:
+    """Also where no notifier is durable: then there is no outbox, and nobody else to tell."""
+    plugins, herald = Mock(), Mock()
+    ended = notices(2)
+    Observer(plugins, [herald], Mock()).finished(ended)
+    assert plugins.run_finished.mock_calls == [call(notice) for notice in ended]
+    herald.tell.assert_called_once_with(ended)
