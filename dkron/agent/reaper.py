@@ -11,7 +11,7 @@ Process and group ids are numbers, and numbers come round. So nothing is killed 
   ended. Until then it had not let the leader be reaped, and the number of what is not reaped, like that of a group that has
   members, is not given out again: whoever was in the group then, was the job's.
 * Any other process is a job's, or a launcher, if its environment carries the marker, which is random and made for this one
-  worker, or if it leads a session and is the child of one that does.
+  worker, or if it is the child of one that does.
 
 Between the look and the signal lie microseconds. Linux hands numbers out in a circle, and cannot come round in that time.
 """
@@ -94,13 +94,21 @@ def _strike(groups: dict[int, int], marker: str, ended: int) -> list[int]:
     ours = {group for group in known if _send(-group, signal.SIGKILL)}  # takes all members at once, however fast they fork
     others = [each.pid for each in living if each.group not in known and each.pid != os.getpid()]
     marked = {pid for pid in others if marker and _is_marked(pid, marker) and _send(pid, signal.SIGSTOP)}
-    untold = [pid for pid in _heirs(marked) if _send(-pid, signal.SIGKILL)]
+    untold = [pid for pid in _heirs(marked) if _kill_tree(pid)]
     return [each.pid for each in living if each.group in ours] + untold + [pid for pid in marked if _send(pid, signal.SIGKILL)]
 
 
 def _heirs(parents: set[int]) -> list[int]:
-    """Return who leads a session and is a child of these: what a launcher, stopped by now, may not have told of."""
-    return [each.pid for each in processes() if each.parent in parents and each.pid == each.session] if parents else []
+    """Return the children of these: what a launcher, stopped by now, has started and may not have told of.
+
+    The youngest may not lead its session yet, and will have wiped its environment when it is looked for again.
+    """
+    return [each.pid for each in processes() if each.parent in parents] if parents else []
+
+
+def _kill_tree(pid: int) -> bool:
+    """Kill a process and the group that it leads, or comes to lead meanwhile; return whether any was there."""
+    return sum(_send(number, signal.SIGKILL) for number in (-pid, pid, -pid)) > 0
 
 
 def _in_group(process: Stat, groups: dict[int, int], ended: int) -> bool:

@@ -184,6 +184,12 @@ class TestMarked:
         kill_leftovers({}, MARKER)
         assert not alive(pid)
 
+    def test_processes_take_a_child_with_them_that_leads_no_session_yet(self, begin: Begin, alive: Callable[[int], bool]) -> None:
+        child = begin("env -i sleep 100 & echo $!; wait", DKRON_WORKER=MARKER)
+        pid = pid_of(child)
+        kill_leftovers({}, MARKER)
+        assert not alive(pid)
+
     def test_processes_with_a_large_environment_are_found(self, begin: Begin) -> None:
         many = {f"A{number}": "x" * 100_000 for number in range(5)}
         child = begin("echo $$; exec sleep 100", **many, DKRON_WORKER=MARKER, Z="z" * 100_000)
