@@ -84,6 +84,6 @@ async def test_what_is_ordered_after_a_suspend_starts_in_time(
     await world.began("long")
     world.clock.slept = clock.slept = 2000 * SECOND
     await world.order("soon", 400 * MILLISECOND)
-    assert await world.began("soon") < 0.4
+    assert await world.began("soon") < 2  # the next timer of anything else rings after three seconds
     world.worker.orders.end_all("the test is over", 0)
     await world.worker.close()

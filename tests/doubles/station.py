@@ -20,6 +20,7 @@ LINGER = 0.5  # seconds that a worker waits here for acknowledgements, instead o
 
 PLUGIN = """
 import os
+import threading
 import msgspec
 from dkron.agent import worker
 from dkron.core.interfaces import Command, Outcome
@@ -40,8 +41,7 @@ class Forever:
     config = Config
 
     def run(self, context):
-        while True:
-            pass
+        threading.Event().wait()
 
 worker.LINGER = float(os.environ["LINGER"])
 

@@ -57,7 +57,7 @@ class RangePromises(StoreContract):
         await store.commit({}, {"c/left": b"0", "c/right": b"0"})
         writer = asyncio.ensure_future(self._write_pairs(store))
         while not writer.done():
-            await asyncio.sleep(0)  # a store that answers from memory need not let others run
+            await asyncio.sleep(0.001)  # a store that answers from memory need not let others run, nor threads of its own
             listing = await other.range("c/")
             left, right = listing.entries
             assert left.value == right.value
