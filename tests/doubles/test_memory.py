@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from doubles.memory import AppliedLaterError, Fault, MemoryCoordinator, MemoryResultStore, MemoryStore, Moment, Operation
+from sim import virtual
 
 from dkron.core.clock import MILLISECOND
 from dkron.core.errors import OutcomeUnknownError, StoreUnavailableError
@@ -57,17 +58,24 @@ class TestFaults:
         assert memory_coordinator.store.range("").entries == []
         assert [change.value for change in await anext(watch)] == [b"late"]
 
-    async def test_a_late_commit_meets_the_guards_of_its_time(self, memory_coordinator: MemoryCoordinator) -> None:
-        other = MemoryCoordinator(memory_coordinator.store)
-        await other.open()
-        memory_coordinator.fault = raises(AppliedLaterError(MILLISECOND), "commit", Moment.BEFORE)
-        revision = await other.commit({}, {"c/other": b""})
-        for key in ("c/a", "c/b"):
-            with pytest.raises(OutcomeUnknownError):
-                await memory_coordinator.commit({key: 0}, {key: b"late"})
-        await other.commit({"c/a": 0}, {"c/a": b"first"})
-        pieces = await collect(other.watch("c/", revision), lambda pieces: len(pieces) == 2)
-        assert [(change.key, change.value) for piece in pieces for change in piece] == [("c/a", b"first"), ("c/b", b"late")]
+    def test_a_late_commit_meets_the_guards_of_its_time(self) -> None:
+        loop = virtual.VirtualLoop()
+        store = MemoryStore(virtual.VirtualClock(loop))
+
+        async def story() -> None:
+            late = MemoryCoordinator(store, fault=raises(AppliedLaterError(MILLISECOND), "commit", Moment.BEFORE))
+            other = MemoryCoordinator(store)
+            await late.open()
+            await other.open()
+            revision = await other.commit({}, {"c/other": b""})
+            for key in ("c/a", "c/b"):
+                with pytest.raises(OutcomeUnknownError):
+                    await late.commit({key: 0}, {key: b"late"})
+            await other.commit({"c/a": 0}, {"c/a": b"first"})
+            pieces = await collect(other.watch("c/", revision), lambda pieces: len(pieces) == 2)
+            assert [(change.key, change.value) for piece in pieces for change in piece] == [("c/a", b"first"), ("c/b", b"late")]
+
+        virtual.run(story(), loop)
 
     async def test_a_fault_may_cut_a_watch(self, memory_coordinator: MemoryCoordinator) -> None:
         await memory_coordinator.commit({}, {"c/a": b""})
