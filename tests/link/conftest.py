@@ -125,6 +125,13 @@ async def connect(session: aiohttp.ClientSession) -> AsyncIterator[Connect]:
         yield call
 
 
+@pytest.fixture
+def one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the clocks stand still: however long something takes, it all happens within a second."""
+    now = SystemClock().boot()
+    monkeypatch.setattr(SystemClock, "boot", lambda _: now)
+
+
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 

@@ -178,6 +178,7 @@ async def test_who_expects_no_servers_says_so(session: Any, listen: Any) -> None
     assert not refusal.value.retry
 
 
+@pytest.mark.usefixtures("one_moment")
 async def test_servers_need_not_queue_with_agents(door: Door, introduce: Introduce, session: Any, hello: Hello) -> None:
     async def call() -> RefusedError:
         with pytest.raises(RefusedError) as refusal:
