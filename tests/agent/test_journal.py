@@ -32,17 +32,17 @@ async def opened(folder: Path, boot: str = "boot", lock: int = 7) -> AsyncIterat
 async def arm(journal: Journal, execution: str) -> str:
     done = asyncio.get_running_loop().create_future()
     journal.armed(execution, "job", "run", done.set_result)
-    return await asyncio.wait_for(done, 10)
+    return await asyncio.wait_for(done, 30)
 
 
 async def keep(journal: Journal, execution: str, output: bytes = b"") -> None:
     done = asyncio.Event()
     journal.result(result(execution, output), done.set)
-    await asyncio.wait_for(done.wait(), 10)
+    await asyncio.wait_for(done.wait(), 30)
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - it watches files
             await asyncio.sleep(0.005)
 
@@ -202,7 +202,7 @@ async def test_a_result_is_read_from_memory_by_whoever_waits_for_it(tmp_path: Pa
         monkeypatch.setattr(Segment, "read", lambda *_: pytest.fail("it was read from the file"))
         report = result("x", b"output")
         journal.result(report, lambda: read.set_result(journal.read("x")))
-        assert await asyncio.wait_for(read, 10) == report
+        assert await asyncio.wait_for(read, 30) == report
         monkeypatch.undo()
         assert journal.read("x") == report  # from the file, by now
 

@@ -17,7 +17,7 @@ import pytest
 
 from dkron.agent import launcher as module
 from dkron.agent import launchers as pool
-from dkron.agent import reaper
+from dkron.agent import process, reaper
 from dkron.agent.launcher import PATIENCE, STALLED, Launcher
 from dkron.agent.launchers import Launchers
 from dkron.agent.process import Fate
@@ -106,9 +106,8 @@ async def test_what_a_debugger_holds_holds_nothing_else(start: Start, until: Unt
         pytest.skip("only root may trace what is not its child, here")
     held.process.end(0)
     await until(lambda: held.process._over)
-    async with asyncio.timeout(5):
-        for _ in range(3):
-            assert (await start("true", launchers=launchers).exit()).returncode == 0
+    for _ in range(3):
+        assert (await start("true", launchers=launchers).exit()).returncode == 0
     for _ in range(2 * PATIENCE):
         launchers.beat()
     assert not held.ended
@@ -169,8 +168,11 @@ async def test_what_is_left_at_the_close_is_killed(start: Start, launchers: Laun
 
 
 class TestDeath:
-    async def test_kills_what_it_had_started_and_loses_it(self, start: Start, launchers: Launchers, alive: Alive) -> None:
+    async def test_kills_what_it_had_started_and_loses_it(
+        self, start: Start, launchers: Launchers, alive: Alive, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Whatever job it is, it does not outlive its launcher, and others do not notice."""
+        monkeypatch.setattr(process, "LINGER", 1000.0)  # what is left behind is not killed for another reason
         scripts = (
             "trap '' TERM; sleep 100 & echo $!; wait",
             "setsid sh -c 'echo $$; exec sleep 100' & wait",
@@ -279,7 +281,8 @@ class TestDeath:
         assert (await start("true", launchers=launchers).exit()).returncode == 0
         launchers.close()
 
-    async def test_is_not_made_good_at_every_moment(self, until: Until) -> None:
+    async def test_is_not_made_good_at_every_moment(self, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pool, "RETRY", 1000 * SECOND)
         launchers = Launchers(uuid4().hex, 1024, most=1)
         launchers.listen()
         for count in (1, 0):

@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +135,13 @@ class Lab:
         self.runner.start(make_order(execution, executor=executor, **{"config": {}, **changes}), until)
         assert execution not in self.ends | self.pids  # never within the call
 
-    async def end_of(self, execution: str = "x") -> Ended:
-        async with asyncio.timeout(10):
-            while execution not in self.ends:  # noqa: ASYNC110 - it is told by a plain call
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():  # noqa: ASYNC110 - it is told by plain calls, and comes from processes
                 await asyncio.sleep(0.005)
+
+    async def end_of(self, execution: str = "x") -> Ended:
+        await self.until(lambda: execution in self.ends)
         return self.ends[execution]
 
     async def run(self, executor: str, **changes: Any) -> Ended:
@@ -158,12 +161,16 @@ def script(text: str, **more: str) -> dict[str, str]:
 
 
 class TestProcess:
-    async def test_that_succeeds(self, lab: Lab) -> None:
-        ended = await lab.run("shell", config=script("echo out; echo err >&2; sleep 0.2"))
+    async def test_that_succeeds(self, lab: Lab, tmp_path: Path) -> None:
+        gate = tmp_path / "gate"
+        lab.start("shell", config=script(f"echo out; echo err >&2; until [ -e {gate} ]; do sleep 0.01; done"))
+        await lab.until(lambda: lab.lasting)
+        gate.touch()
+        ended = await lab.end_of()
         assert ended == Ended(success=True, output=b"out\nerr\n", size=8)
         assert lab.pids["x"]
         assert lab.lasting == {"x"}
-        assert 0 < CLOCK.boot() - lab.begins["x"] < 10 * SECOND
+        assert 0 < CLOCK.boot() - lab.begins["x"] < 60 * SECOND
 
     async def test_that_ends_at_once_is_told_of_once(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(aging, "AGE", 1000.0)
@@ -173,9 +180,7 @@ class TestProcess:
 
     async def test_that_has_no_time_left_is_not_started(self, lab: Lab, tmp_path: Path) -> None:
         lab.start("shell", config=script(f"touch {tmp_path}/effect"), until=CLOCK.boot())
-        async with asyncio.timeout(10):
-            while not lab.missed:  # noqa: ASYNC110 - it is told by a plain call
-                await asyncio.sleep(0.005)
+        await lab.until(lambda: lab.missed)
         assert lab.missed == {"x"}
         assert not lab.ends
         assert not (tmp_path / "effect").exists()
@@ -184,9 +189,7 @@ class TestProcess:
     @pytest.mark.parametrize("executor", ["coroutine", "function"])
     async def test_code_that_has_no_time_left_is_not_begun(self, lab: Lab, executor: str) -> None:
         lab.start(executor, until=CLOCK.boot())
-        async with asyncio.timeout(10):
-            while not lab.missed:  # noqa: ASYNC110 - it is told by a plain call
-                await asyncio.sleep(0.005)
+        await lab.until(lambda: lab.missed)
         assert lab.missed == {"x"}
         assert not lab.ends
         assert not lab.begins
@@ -220,16 +223,14 @@ class TestProcess:
     async def test_that_is_ended(self, lab: Lab) -> None:
         lab.start("shell", config=script("trap 'echo bye; exit 7' TERM; echo ready; sleep 3600 & wait"))
         await self.says(lab, b"ready")
-        lab.runner.end("x", 5 * SECOND)
+        lab.runner.end("x", 20 * SECOND)
         ended = await lab.end_of()
         assert ended.message == "exit status 7"
         assert ended.output == b"ready\nbye\n"
 
     async def says(self, lab: Lab, word: bytes) -> None:
         context = lab.runner._running["x"][0]
-        async with asyncio.timeout(10):
-            while word not in context.output.bytes():  # noqa: ASYNC110 - it comes from a process
-                await asyncio.sleep(0.005)
+        await lab.until(lambda: word in context.output.bytes())
 
     async def test_that_does_not_obey_is_killed(self, lab: Lab) -> None:
         lab.start("shell", config=script("trap '' TERM; echo ready; sleep 3600; sleep 3600"))
