@@ -48,16 +48,18 @@ async def handed_over(station: Station, execution: str) -> None:
     await until(lambda: entry in journal.read_bytes(), "the start")
 
 
-async def test_what_starts_is_answered_when_it_is_known(station: Station, leader: Leader) -> None:
+async def test_what_starts_is_answered_when_it_is_known(station: Station, leader: Leader, tmp_path: Path) -> None:
     helpers = Helpers(await station.begin())
     helpers.stop()
-    leader.order("x", "sleep 0.2")
+    leader.order("x", f"until [ -e {tmp_path}/gate ]; do sleep 0.02; done")
     await handed_over(station, "x")
     leader.say(Ask(1, [("job", "run", "x"), ("job", "run", "y")]))
     leader.say(Cancel(1, "x", "job", "run"))
     await until(lambda: State.UNKNOWN in leader.states("y"))
     assert leader.states("x") == [State.ARMED]
     helpers.go()
+    await leader.start_of("x")
+    (tmp_path / "gate").touch()
     assert (await leader.end_of("x")).outcome is Outcome.SUCCEEDED
     assert leader.states("x") == [State.ARMED, State.RUNNING, State.FINISHED]
 
@@ -179,7 +181,7 @@ class TestDeathOfTheWorker:
         await until((tmp_path / "effect").exists)
         worker.kill()
         worker.wait()
-        await until(lambda: not pids_of("3614.5"), "the end of all", 5)
+        await until(lambda: not pids_of("3614.5"), "the end of all")
         await station.begin()
         await until(lambda: len(leader.results()) == 200, "all")
         assert not pids_of("3614.5")
