@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from cluster.ports import free_port
 from doubles.service import MemoryService
 
 from dkron.api.app import make_app
@@ -35,13 +35,6 @@ class Prompt(MemoryService):
         run = await super().run_job(name, request=request)
         self.finish(run, output=b"hi\n")
         return run
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def program(folder: Path, port: int) -> asyncio.subprocess.Process:

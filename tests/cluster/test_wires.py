@@ -20,7 +20,7 @@ from cluster.waiting import until
 from cluster.wires import LINK, SERVER, Wires
 
 QUIET = 0.2  # seconds in which nothing came
-BOUND = 10.0
+BOUND = 30.0
 
 
 class Echo:
@@ -219,12 +219,12 @@ def test_a_half_open_connection_is_dead_at_one_end_only(wires: Wires, echo: Echo
 
 def test_delays_and_keeps_the_order(wires: Wires, port: int) -> None:
     client = Client(port, LINK).ready()
-    wires.cut(mode="delay", delay=0.15, down=False)
+    wires.cut(mode="delay", delay=0.5, down=False)
     began = time.monotonic()
     for number in range(20):
         client.socket.sendall(b"%02d" % number)
     assert client.read(40) == b"".join(b"%02d" % number for number in range(20))
-    assert 0.15 <= time.monotonic() - began < 2.0
+    assert 0.5 <= time.monotonic() - began < 9.0  # not one delay after the other
 
 
 def test_the_door_is_closed_while_the_target_is_dead(echo: Echo, port: int) -> None:

@@ -14,7 +14,7 @@ from cluster.processes import MACHINE
 from cluster.waiting import until
 from cluster.witness import Witness
 
-BOUND = 10.0
+BOUND = 30.0
 EXECUTION = "1700000000000000000-a1-abcdef01"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +14,9 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
+from cluster.ports import free_port
 
 DEADLINE = 30.0  # seconds for whatever is waited for
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Server:
