@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,12 @@ from dkron_etcd_store.results import EtcdResultStore
 
 EXTRAS = Path(__file__).resolve().parents[3] / "extras" / "etcd"
 BUILT = (Path(sys.prefix) / "bin" / "etcd", EXTRAS / "etcd")
-PATIENCE = 20.0  # seconds until a process or a poll is given up
+PATIENCE = 30.0  # seconds until a process or a poll is given up
+PATIENT = 10.0  # seconds for one answer, where it is not about how long one is waited for
+CARELESS = "--unsafe-no-fsync"
+PORTS = range(10_000, 30_000)  # below those that the system gives to connections
 _numbers = count(1)
+_given: set[int] = set()
 
 
 def find() -> str:
@@ -52,6 +58,13 @@ def pytest_report_header() -> str:
     return f"etcd: {version(path)}, {path}" if path else "etcd: none"
 
 
+@cache
+def careless() -> list[str]:
+    """Return the flag with which etcd does not wait for a disk that others keep busy, if it knows one."""
+    told = subprocess.run([executable(), "--help"], capture_output=True, check=False)
+    return [CARELESS] if CARELESS.encode() in told.stdout + told.stderr else []
+
+
 @pytest.fixture(scope="session")
 def etcd_path() -> str:
     return executable()
@@ -63,13 +76,23 @@ def etcd_version() -> tuple[int, ...]:
 
 
 def free_ports(number: int) -> list[int]:
-    probes = [socket.socket() for _ in range(number)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
+    """Return ports at which nobody listens, and which are not returned again."""
+    ports: list[int] = []
+    while len(ports) < number:
+        port = random.SystemRandom().choice(PORTS)
+        if port not in _given and is_free(port):
+            _given.add(port)
+            ports.append(port)
     return ports
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +129,7 @@ class Process:
         url = f"{self.scheme}://{self.address}"
         command = [executable(), "--name", self.name, "--data-dir", str(self.folder / self.name), "--logger=zap"]
         command += ["--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", self.peer]
-        command += ["--initial-advertise-peer-urls", self.peer, "--initial-cluster", cluster, *self.flags]
+        command += ["--initial-advertise-peer-urls", self.peer, "--initial-cluster", cluster, *careless(), *self.flags]
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
@@ -263,12 +286,15 @@ async def connect(keyspace: str) -> AsyncIterator[Callable[..., Awaitable[EtcdCo
 
 @pytest_asyncio.fixture
 async def store(one: Cluster, connect: Callable[..., Awaitable[EtcdCoordinator]]) -> EtcdCoordinator:
-    return await connect(one.access())
+    coordinator = await connect(one.access())
+    coordinator.client.deadline = PATIENT
+    return coordinator
 
 
 @pytest_asyncio.fixture
 async def results(one: Cluster, keyspace: str) -> AsyncIterator[EtcdResultStore]:
     result_store = EtcdResultStore(one.access(), keyspace)
+    result_store.client.deadline = PATIENT
     await result_store.open()
     yield result_store
     await result_store.close()

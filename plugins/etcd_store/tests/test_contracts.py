@@ -49,13 +49,22 @@ class TestThreeMembers(EtcdContract):
         return make
 
 
-class TestResultsOneMember(ResultStoreContract):
+class EtcdResults(ResultStoreContract):
+    patience = 45.0
+
+    def make(self, access: Access, keyspace: str) -> ResultStore:
+        results = EtcdResultStore(access, keyspace)
+        results.client.deadline = PATIENT
+        return results
+
+
+class TestResultsOneMember(EtcdResults):
     @pytest.fixture
     def connect(self, one: Any, keyspace: str) -> Callable[[], ResultStore]:
-        return lambda: EtcdResultStore(one.access(), keyspace)
+        return lambda: self.make(one.access(), keyspace)
 
 
-class TestResultsThreeMembers(ResultStoreContract):
+class TestResultsThreeMembers(EtcdResults):
     @pytest.fixture
     def connect(self, three: Any, keyspace: str) -> Callable[[], ResultStore]:
-        return lambda: EtcdResultStore(three.access(), keyspace)
+        return lambda: self.make(three.access(), keyspace)

@@ -20,7 +20,7 @@ STREAMS = 4  # of commits, each over a key of its own
 WARM = 50  # commits of a stream before the fault
 AFTER = 100  # commits after the fault, at which the store works again
 PATIENCE = 30.0  # seconds for these
-GAP = 2.5  # seconds without any success: 1.0 to 1.3 when nothing else runs, the rest is for a busy machine
+GAP = 4.0  # seconds without any success: 1.0 to 1.3 when nothing else runs, and less than a leader has in any case
 
 
 class Load:
@@ -145,7 +145,7 @@ async def test_the_leader_of_etcd_goes(start: Any, connect: Any, pause: Any, fau
     store = await connect(at_followers_first(cluster, leader))
     revision = await store.commit({}, {"c/a": b""})
     leader.stop() if fault is signal.SIGKILL else pause(leader)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while True:  # etcd itself needs an election timeout
         try:
             assert await store.commit({}, {"c/a": b"after"}) > revision
@@ -167,9 +167,9 @@ async def test_without_a_quorum_nothing_is_written(start: Any, connect: Any) -> 
         await store.range("c/")
     with pytest.raises(StoreUnavailableError):
         await anext(store.watch("c/", 1))
-    assert time.monotonic() - began < 12, "every wait has a bound"
+    assert time.monotonic() - began < PATIENCE, "every wait has a bound"
     await asyncio.to_thread(cluster.start, cluster.members[1])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             (entry,) = (await store.range("c/")).entries

