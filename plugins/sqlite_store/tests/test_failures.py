@@ -20,7 +20,7 @@ from dkron_sqlite_store.coordinator import SqliteCoordinator
 from dkron_sqlite_store.results import SqliteResultStore
 from dkron_sqlite_store.writer import Writer
 
-from dkron.core.clock import MILLISECOND, SECOND
+from dkron.core.clock import SECOND
 from dkron.core.errors import (
     GuardFailedError,
     InvalidInputError,
@@ -119,7 +119,7 @@ class TestFull:
         self, store: SqliteCoordinator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(committer, "RETRY", 0.01)
-        lease = await store.lease(50 * MILLISECOND)
+        lease = await store.lease(2 * SECOND)
         revision = await store.commit({}, {"c/leased": b""}, lease=lease.id)
         connection_of(store).execute("PRAGMA query_only = ON")  # nothing can be written, not even a delete
         watch = store.watch("c/", revision)
