@@ -28,7 +28,7 @@ QUIET = 7.0  # seconds for what should still come
 REST = 1.0  # seconds after a fault
 SERVERS = ("s1", "s2")
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 
 TICKING = [kind(f"second-{number}", "* * * * * *", AGENT) for number in range(6)]
 FAILING = kind("failing", every(2), AGENT, percent=100, retries=1)

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -73,11 +74,13 @@ class Program:
         for process in psutil.process_iter():
             try:
                 mine = process.pid == self.pid or str(self.data_dir) in " ".join(process.cmdline())
-                if mine or (process.cwd() == str(self.folder) and process.pid != os.getpid()):
+                if not mine and (process.cwd() != str(self.folder) or process.pid == os.getpid()):
+                    continue
+                if process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except psutil.Error:
                 continue
-        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+        return found
 
     def kill(self) -> None:
         """As by a crash: only this process, at once."""
@@ -192,12 +195,12 @@ class Lab:
     def close(self) -> None:
         family = [process for program in self.programs for process in program.family()]
         for process in family:
-            if process.is_running():
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(family, timeout=10)
+        psutil.wait_procs(family, timeout=PATIENCE)
         for program in self.programs:
             assert program.process is not None
-            program.process.wait(10)
+            program.process.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from dkron.plugins.testing import CoordinatorContract, ResultStoreContract
 
 class TestSqliteCoordinator(CoordinatorContract):
     lease_ttl = 100 * MILLISECOND
+    patience = 45.0  # each of some hundred commits waits for the disk
 
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Callable[[], Coordinator]:
