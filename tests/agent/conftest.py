@@ -50,12 +50,12 @@ class Started:
         return self._end.done()
 
     async def exit(self) -> Exit:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             return await asyncio.shield(self._end)
 
     async def pid(self) -> int:
         """Wait until it has started; return its pid."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             await self.begun.wait()
         return self.process.pid
 
@@ -73,14 +73,14 @@ class Started:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while not condition():  # noqa: ASYNC110 - what it waits for happens outside of this process
             await asyncio.sleep(0.01)
 
 
 @pytest.fixture(name="until")
 def wait_until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
-    """Wait for a condition, at most 20 s."""
+    """Wait for a condition, at most 40 s."""
     return until
 
 

@@ -104,7 +104,7 @@ def url() -> Iterator[str]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     yield addresses[0]
     loop.call_soon_threadsafe(stop.set)
     thread.join(20)

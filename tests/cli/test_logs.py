@@ -161,7 +161,7 @@ def test_a_write_that_fails_in_another_way_keeps_no_other_thread_from_logging() 
     stream.broken = None
     other = threading.Thread(target=logging.getLogger("dkron.test").info, args=("heard",), daemon=True)
     other.start()
-    other.join(5)
+    other.join(30)
     assert "heard" in stream.getvalue()
 
 

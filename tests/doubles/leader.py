@@ -19,7 +19,7 @@ FINAL = {State.FINISHED, State.VOID, State.REFUSED}
 CLOCK = SystemClock()
 
 
-async def until(condition: Callable[[], object], what: str = "it", patience: float = 20) -> None:
+async def until(condition: Callable[[], object], what: str = "it", patience: float = 40) -> None:
     try:
         async with asyncio.timeout(patience):
             while not condition():  # noqa: ASYNC110 - it watches other processes
@@ -146,7 +146,7 @@ class Leader:
                 found[report.id].append(report)
         return found
 
-    async def end_of(self, execution: str, patience: float = 20) -> Report:
+    async def end_of(self, execution: str, patience: float = 40) -> Report:
         await until(lambda: execution in self.results(), f"the end of {execution}", patience)
         return self.results()[execution][-1]
 

@@ -31,7 +31,7 @@ SPEED = 10
 
 async def until(condition: Callable[[], object], what: str = "it") -> None:
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110 - any condition
                 await asyncio.sleep(0.002)
     except TimeoutError:

@@ -115,7 +115,7 @@ class Station:
         await until(lambda: self.leader.linked - before, "the link")
         return process
 
-    async def exit_of(self, process: subprocess.Popen[bytes], patience: float = 20) -> int:
+    async def exit_of(self, process: subprocess.Popen[bytes], patience: float = 40) -> int:
         await until(lambda: process.poll() is not None, "the end of the worker", patience)
         return process.returncode
 

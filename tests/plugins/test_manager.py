@@ -186,14 +186,14 @@ def test_a_registration_that_raises_stops_nothing_else(install: Any, caplog: pyt
 
 
 def test_a_plugin_that_blocks_stops_nothing_else(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugin, "PATIENCE", 0.5)
+    monkeypatch.setattr(plugin, "PATIENCE", 2.0)
     install("acme-stuck", "import threading\nthreading.Event().wait()")
     install("acme-slow", "import threading\n@hookimpl\ndef dkron_register_executors(settings):\n    threading.Event().wait()")
     manager = load("acme-slow", "acme-stuck")
     assert manager.executors() == {}
     assert [problem.problem for problem in manager.problems] == [
-        "dkron_register_executors failed: TimeoutError: has not returned within 0.5 s",
-        "cannot be imported: TimeoutError: has not returned within 0.5 s",
+        "dkron_register_executors failed: TimeoutError: has not returned within 2 s",
+        "cannot be imported: TimeoutError: has not returned within 2 s",
     ]
 
 
