@@ -152,6 +152,12 @@ class Process:
             found: dict[str, object] = json.load(answer)
         return found
 
+    def ready(self) -> bool:
+        """Tell whether it answers: as it says, or where only clients with certificates may ask, as it writes."""
+        if self.scheme == "https":
+            return "serving client traffic securely" in self.log
+        return self.get("/health")["health"] == "true"
+
     def ask(self, path: str, **said: object) -> dict[str, Any]:
         """Ask over the JSON gateway."""
         request = urllib.request.Request(f"http://{self.address}/v3/{path}", data=json.dumps(said).encode())
@@ -217,10 +223,7 @@ class Cluster:
         deadline = time.monotonic() + PATIENCE
         while True:
             with suppress(OSError):
-                if self.members[0].scheme == "https":
-                    socket.create_connection(("127.0.0.1", member.client), timeout=1).close()
-                    return
-                if member.get("/health")["health"] == "true":
+                if member.ready():
                     return
             assert member.process is not None
             assert member.process.poll() is None, member.log[-2000:]
