@@ -71,8 +71,9 @@ class Program:
     def family(self) -> list[psutil.Process]:
         """All that this program has started and that still runs, whoever is its parent now."""
         found = []
-        for process in psutil.process_iter():
+        for pid in psutil.pids():
             try:
+                process = psutil.Process(pid)  # what `process_iter` remembers under a number may be long gone
                 mine = process.pid == self.pid or str(self.data_dir) in " ".join(process.cmdline())
                 if not mine and (process.cwd() != str(self.folder) or process.pid == os.getpid()):
                     continue
