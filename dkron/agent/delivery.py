@@ -6,12 +6,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-from dkron.core.clock import SECOND
+from dkron.core.clock import MILLISECOND, SECOND
 from dkron.core.messages import Report
 
 MOST: Final = 5_000  # answers on their way at once
 MOST_BYTES: Final = 8 << 20  # of output in them
 AGAIN: Final = 30 * SECOND  # after which an answer that nobody acknowledged is told again, on the same link too
+HELD: Final = 300 * MILLISECOND  # for which answers wait at most, about, while there is more urgent work
 
 
 class _Flight(NamedTuple):
@@ -25,11 +26,16 @@ class Delivery:
     Args:
         answer: returns an answer to tell, or None if there is nothing to tell any more.
         send: tells the leader; False if there is none, and then everything waits for `restart`.
+        busy: tells whether there is more urgent work. Then answers wait a little; `pump` is to be called when it is done.
     """
 
-    def __init__(self, answer: Callable[[str], Report | None], send: Callable[[Report], bool]) -> None:
+    def __init__(
+        self, answer: Callable[[str], Report | None], send: Callable[[Report], bool], busy: Callable[[], bool] = lambda: False
+    ) -> None:
         self._answer = answer
         self._send = send
+        self._busy = busy
+        self._since = 0  # when the oldest of those that wait came, or was to be told again
         self._waiting: OrderedDict[str, None] = OrderedDict()
         self._flying: OrderedDict[str, _Flight] = OrderedDict()  # the oldest first
         self._bytes = 0
@@ -38,21 +44,23 @@ class Delivery:
     def add(self, execution: str, now: int) -> None:
         """Tell an answer, or tell it again."""
         self._land(execution)
+        if not self._waiting:
+            self._since = now
         self._waiting[execution] = None
-        self._pump(now)
+        self.pump(now)
 
     def acknowledged(self, executions: Iterable[str], now: int) -> None:
         """Tell these no more."""
         for execution in executions:
             self._land(execution)
             self._waiting.pop(execution, None)
-        self._pump(now)
+        self.pump(now)
 
     def restart(self, now: int) -> None:
         """Tell everything again: there is a leader, or another one, or another link to it."""
         self._led = True
         self._recall(list(self._flying))
-        self._pump(now)
+        self.pump(now)
 
     def tick(self, now: int) -> None:
         """Tell again what nobody has acknowledged for long."""
@@ -62,9 +70,12 @@ class Delivery:
                 break
             late.append(execution)
         self._recall(late)
-        self._pump(now)
+        self.pump(now)
 
-    def _pump(self, now: int) -> None:
+    def pump(self, now: int) -> None:
+        """Tell what waits, as far as there is room for it on the way."""
+        if self._led and self._waiting and self._busy() and now < self._since + HELD:
+            return
         while self._led and self._waiting and len(self._flying) < MOST and self._bytes < MOST_BYTES:
             execution = next(iter(self._waiting))
             report = self._answer(execution)

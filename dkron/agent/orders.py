@@ -141,6 +141,11 @@ class Orders:
         return len(self._waiting)
 
     @property
+    def pressed(self) -> bool:
+        """Tell whether something is due, and could start at once."""
+        return self.queued > 0 and self.running < self.places
+
+    @property
     def settled(self) -> bool:
         """Tell whether nothing is under way, and no result is owed to anybody."""
         return not (self._waiting or self.running or self._undelivered)

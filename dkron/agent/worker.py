@@ -73,7 +73,7 @@ class Worker:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._journal = Journal(slot.journal, boot=boot, nonce=keeper.marker, lock=slot.inode)
-        self._delivery = Delivery(self._final, self._tell)
+        self._delivery = Delivery(self._final, self._tell, busy=lambda: self.orders.pressed)
         self.orders = self._recover(f"{self._journal.id}.{boot}.{keeper.marker}")
         self._runner = Runner(
             node=settings.node,
@@ -219,6 +219,7 @@ class Worker:
             if now >= deadline:
                 self._settle_soon()
                 return
+        self._delivery.pump(now)  # all that is due has started, which went first: a start can be late, a result cannot
         self._sleep(now)
         self._consider_the_end()
 

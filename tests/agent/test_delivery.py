@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dkron.agent import delivery as module
-from dkron.agent.delivery import AGAIN, Delivery
+from dkron.agent.delivery import AGAIN, HELD, Delivery
 from dkron.core.messages import Report, State
 
 
@@ -16,7 +16,8 @@ class Way:
         self.answers = {f"{n}": Report("a", 1, f"{n}", "job", "run", State.FINISHED, output=b"x" * 10) for n in range(10)}
         self.sent: list[str] = []
         self.open = True
-        self.delivery = Delivery(self.answers.get, self.send)
+        self.busy = False
+        self.delivery = Delivery(self.answers.get, self.send, busy=lambda: self.busy)
 
     def send(self, report: Report) -> bool:
         if self.open:
@@ -120,4 +121,27 @@ def test_only_so_many_bytes_are_on_their_way(way: Way, monkeypatch: pytest.Monke
     way.add("01234")
     assert way.tells() == "012"
     way.delivery.acknowledged(["0"], 0)
+    assert way.tells() == "3"
+
+
+def test_more_urgent_work_goes_first(way: Way) -> None:
+    way.busy = True
+    way.add("01")
+    assert way.tells() == ""
+    way.busy = False
+    way.delivery.pump(0)
+    assert way.tells() == "01"
+
+
+def test_more_urgent_work_goes_first_for_a_while_only(way: Way) -> None:
+    way.busy = True
+    way.add("0", now=1)
+    way.add("1", now=HELD)
+    assert way.tells() == ""
+    way.add("2", now=HELD + 1)
+    assert way.tells() == "012"
+    way.add("3", now=HELD + 2)
+    way.delivery.acknowledged(["0"], 2 * HELD)
+    assert way.tells() == ""
+    way.delivery.tick(2 * HELD + 2)
     assert way.tells() == "3"

@@ -247,9 +247,14 @@ class TestPlaces:
     def test_are_filled_in_the_order_of_planned_starts(self, orders: Orders) -> None:
         for name, start_in in (("c", 3), ("a", 1), ("b", 2), ("d", 4)):
             arm(orders, make_order(name, start_in=start_in * MILLISECOND))
+        assert not orders.pressed
+        orders.tick(SECOND)
+        assert orders.pressed
         assert [order.id for order in starts(orders, SECOND)] == ["a", "b"]
         assert (orders.running, orders.queued) == (2, 2)
+        assert not orders.pressed  # by what has no place
         finish(orders, "a")
+        assert orders.pressed
         finish(orders, "b")
         assert [order.id for order in starts(orders, SECOND)] == ["c", "d"]
 

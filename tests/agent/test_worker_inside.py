@@ -1,4 +1,4 @@
-"""A worker on a machine that was suspended: boot time has gone on, and the timers of the event loop have not."""
+"""A worker within the process of its tests, which have its clock and its launchers in their hands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dkron.agent.slot import take
 from dkron.agent.worker import Worker
 from dkron.core.clock import MILLISECOND, SECOND, SystemClock
 from dkron.core.interfaces import Outcome
-from dkron.core.messages import Order
+from dkron.core.messages import Cancel, Order, State
 
 
 class Clock(SystemClock):
@@ -46,11 +46,12 @@ class World:
         self.until = until
         self.clock = Clock()
         self.marks = Marks()
+        self.launchers = Mock(room=10)
         self.worker = Worker(
             WorkerSettings(node="n1", data_dir=str(folder)),
             take(str(folder)),
             Mock(marker="marker"),
-            Mock(room=10),
+            self.launchers,
             {"marks": self.marks},
             clock=self.clock,
             boot="boot",
@@ -87,3 +88,21 @@ async def test_what_is_ordered_after_a_suspend_starts_in_time(
     assert await world.began("soon") < 2  # the next timer of anything else rings after three seconds
     world.worker.orders.end_all("the test is over", 0)
     await world.worker.close()
+
+
+async def test_what_is_due_starts_before_what_has_ended_is_told(tmp_path: Path, until: Callable[..., Any]) -> None:
+    world = World(tmp_path, until)
+    worker = world.worker
+    told: list[tuple[State, int]] = []
+    worker.servers.tell = lambda report: told.append((report.state, worker.orders.running)) is None
+    worker._delivery.restart(0)
+    world.launchers.room = 0
+    await world.order("due", 0)
+    worker.orders.receive(Cancel(1, "unknown", "job", "run"), world.clock.boot())
+    assert told == [(State.ARMED, 0)]
+    world.launchers.room = 10
+    worker._settle_soon()
+    await until(lambda: State.VOID in dict(told))
+    assert dict(told)[State.VOID] == 1
+    worker.orders.end_all("the test is over", 0)
+    await worker.close()
