@@ -33,7 +33,7 @@ class Retire(msgspec.Struct, frozen=True, tag="retire"):
 
 
 class Self(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says about itself; `fingerprint` is of all that it was started with."""
+    """What a worker says about itself; `fingerprint` is of all that it was started with. What leaves takes no orders any more."""
 
     pid: int
     node: str
@@ -41,6 +41,7 @@ class Self(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     cluster: str
     fingerprint: str
+    leaving: bool = False
     retiring: bool
     running: int
 

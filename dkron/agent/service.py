@@ -106,6 +106,7 @@ def _obey(worker: Worker, settings: WorkerSettings, started_as: str, request: Re
         version=__version__,
         cluster=worker.servers.cluster,
         fingerprint=started_as,
+        leaving=worker.orders.leaving,
         retiring=worker.servers.retiring,
         running=worker.orders.running,
     )

@@ -50,7 +50,7 @@ async def find_worker(data_dir: str) -> WorkerProcess | None:
         if not slot.is_free(folder) and not slot.holder(folder)[1]:
             me = await ask(folder, Who())
             with suppress(ProcessLookupError):  # it has just ended
-                return WorkerProcess(me.pid, data_dir, me.fingerprint)
+                return WorkerProcess(me.pid, data_dir, "" if me.leaving else me.fingerprint)
     return None
 
 
@@ -75,7 +75,10 @@ class WorkerProcess:
         asyncio.get_running_loop().add_reader(self._pidfd, self._end)
 
     def fits(self, settings: WorkerSettings) -> bool:
-        """Tell whether it is what these settings would start now: node, tags, key, version and plugins are the same."""
+        """Tell whether it is what these settings would start now: node, tags, key, version and plugins are the same.
+
+        What was leaving when it was found, as its server was told to stop and then killed, fits nobody.
+        """
         return self._started_as == fingerprint(settings)
 
     async def meet(self, servers: tuple[str, ...]) -> None:

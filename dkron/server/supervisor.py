@@ -124,7 +124,7 @@ class Supervisor:
             logger.info("the worker of before is at work (pid %d)", worker.pid)
             return worker
         await worker.retire()
-        logger.info("the worker of before (pid %d) is not what would be started now: it finishes, then leaves", worker.pid)
+        logger.info("the worker of before (pid %d) was leaving, or is not what would be started now: it finishes", worker.pid)
         return None
 
     async def _start(self) -> Worker:

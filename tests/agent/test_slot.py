@@ -97,7 +97,7 @@ def test_a_data_dir_that_cannot_be_is_named(tmp_path: Path, where: str) -> None:
         take(str(tmp_path / where))
 
 
-ME = Self(pid=1, node="n", agent="a", version="1", cluster="", fingerprint="f", retiring=False, running=0)
+ME = Self(pid=1, node="n", agent="a", version="1", cluster="", fingerprint="f", leaving=False, retiring=False, running=0)
 
 
 async def test_the_door_takes_every_request(tmp_path: Path) -> None:

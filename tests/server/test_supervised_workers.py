@@ -19,7 +19,7 @@ from dkron.agent.settings import WorkerSettings
 from dkron.agent.slot import folders, is_free
 from dkron.core.clock import SECOND, SystemClock
 from dkron.core.errors import DkronError
-from dkron.core.messages import Echo, Goodbye, Heartbeat, Hello, Report, Welcome
+from dkron.core.messages import LEASE, Echo, Goodbye, Heartbeat, Hello, Order, Report, State, Welcome
 from dkron.core.models import journal_of
 from dkron.link.acceptor import Acceptor
 from dkron.server.hub import Hub
@@ -39,6 +39,8 @@ class Server:
         self.hub = Hub(self, self.clock)
         self.hellos: dict[str, Hello] = {}
         self.left: list[str] = []
+        self.beats: dict[str, Heartbeat] = {}
+        self.states: list[State] = []
         self.supervisor = Supervisor(settings)
         self.running: asyncio.Task[None] | None = None
 
@@ -52,15 +54,23 @@ class Server:
         self.hub.send(agent, Echo(1, 0))
 
     def heartbeat(self, agent: str, beat: Heartbeat) -> None:
+        self.beats[agent] = beat
         self.hub.send(agent, Echo(1, beat.reading))
 
-    def report(self, agent: str, report: Report) -> None:
-        raise AssertionError(agent, report)
+    def report(self, _agent: str, report: Report) -> None:
+        self.states.append(report.state)
 
     def closed(self, agent: str, reason: str, *, left: bool) -> None:
         assert reason
         if left:
             self.left.append(agent)
+
+    async def begin(self, agent: str, command: str) -> None:
+        """Have a worker run something, and wait until it does."""
+        await self.until(lambda: agent in self.beats)
+        reading, config = self.beats[agent].reading, {"command": command}
+        self.hub.send(agent, Order(1, reading, agent, "x", "job", "run", 0, 1, "shell", config, start_in=0, expires_in=LEASE))
+        await self.until(lambda: State.RUNNING in self.states)
 
     def supervise(self, settings: WorkerSettings) -> None:
         """Begin with a new supervisor, as a server does that was killed and started again."""
@@ -143,6 +153,20 @@ async def test_a_worker_with_other_settings_retires(server: Server) -> None:
     assert journal_of(again) != journal_of(agent)
     assert next_pid != pid
     await server.until(lambda: not exists(pid))
+
+
+async def test_a_worker_that_leaves_already_retires_and_finishes(server: Server) -> None:
+    settings = replace(server.settings, drain=60 * SECOND)
+    server.supervise(settings)
+    agent, pid = await server.worker()
+    await server.begin(agent, "sleep 3620.5")
+    os.kill(pid, signal.SIGTERM)
+    await server.until(lambda: server.beats[agent].leaving)
+    server.supervise(settings)  # its server was told to stop, too, and did not live to see it leave
+    again, _ = await server.worker(other_than=agent)
+    assert journal_of(again) != journal_of(agent)
+    assert exists(pid)
+    assert agent not in server.left
 
 
 async def test_stopping_ends_the_worker_in_order(server: Server) -> None:
