@@ -50,6 +50,7 @@ class Excuses:
         begin = min(record.started_at or planned, planned) - LEASE - self._allow.guard
         span = Span(begin, (record.finished_at or self._history.until) + self._allow.guard)
         relived = self._faults.relived(Span(record.group, span.end))  # nor is a later attempt of such a run ordered
+        relived = relived or self._faults.astray(record.group)
         return relived or any(self._faults.striking(Harm.RUNNING, span, [record.node]))
 
     def died(self, job: Job, effect: Effect) -> bool:

@@ -172,6 +172,14 @@ class Faults:
         went_back = (fault for fault in self._forgetting if fault.begin <= span.end)
         return any(span.begin <= fault.since + self.allow.lookahead for fault in went_back)
 
+    def astray(self, instant: int) -> bool:
+        """Tell whether what was decided then may have been written to a store that had gone back, by a leader who did not know.
+
+        It cannot be told from what the store shows as it was once, so nobody knows any more how it ended.
+        """
+        early = self.allow.lookahead + self.allow.guard
+        return any(fault.begin - self.allow.guard <= instant <= last_of(fault.end) + early for fault in self._forgetting)
+
     def undone(self, written: int, later: int) -> bool:
         """Tell whether what was put on record at one time is off it at a later one: the store went back between them."""
         return any(fault.since <= written <= last_of(fault.end) and fault.begin <= later for fault in self._forgetting)

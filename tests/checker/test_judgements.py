@@ -279,6 +279,18 @@ PAIRS = [
         (Wrong.FINAL, Wrong.LOST),
     ),
     Pair(
+        "lost, but decided before the store was cut off and went back",
+        ticking([80]).record(80, "lost", finished=90).fault("restore-store", 87, 88, since=60),
+        ticking([80]).record(80, "lost", finished=90).fault("restore-store", 80.5, 81, since=60),
+        (Wrong.LOST,),
+    ),
+    Pair(
+        "lost, but decided long after the store went back",
+        ticking([80]).record(80, "lost", finished=90).fault("restore-store", 70, 71, since=60),
+        ticking([80]).record(80, "lost", finished=90).fault("restore-store", 78, 79, since=60),
+        (Wrong.LOST,),
+    ),
+    Pair(
         "lost, but another node died",
         ticking([80]).record(80, "lost").fault("cut-link", 79, 81, "b"),
         ticking([80]).record(80, "lost").fault("cut-link", 79, 81, "b", "a"),
