@@ -149,6 +149,10 @@ class Worker:
 
     def retire(self) -> None:
         """Leave likewise, however long it takes, while another worker begins under the node's name."""
+        self._terminated = False  # whoever told it to end is gone, and the next server's stop is not the second time
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         self._slot.retire()
         self.servers.retire()
         self.leave("another takes its place")

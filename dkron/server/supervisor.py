@@ -19,7 +19,9 @@ from dkron.core.errors import DkronError
 FIRST_PAUSE: Final = 100 * MILLISECOND  # before a worker that died is started again; doubled each time
 LONGEST_PAUSE: Final = 30 * SECOND
 STEADY: Final = 60 * SECOND  # a worker that lived for so long did not die of its start
-GRACE: Final = 10 * SECOND  # beyond the drain, before a worker that should end is killed
+GRACE: Final = (
+    20 * SECOND
+)  # beyond the drain, before a worker that should end is killed: its jobs have half of that for their end
 
 logger = logging.getLogger(__name__)
 
@@ -119,8 +121,8 @@ class Supervisor:
         if worker is None:
             return None
         self._workers = {each for each in self._workers if each.pid != worker.pid} | {worker}  # if it was found before, but deaf
+        await worker.meet(self._settings.join)
         if worker.fits(self._settings):
-            await worker.meet(self._settings.join)
             logger.info("the worker of before is at work (pid %d)", worker.pid)
             return worker
         await worker.retire()

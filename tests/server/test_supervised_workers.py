@@ -17,9 +17,10 @@ from dkron.addresses import Address
 from dkron.agent.control import Self, Who, ask
 from dkron.agent.settings import WorkerSettings
 from dkron.agent.slot import folders, is_free
+from dkron.agent.worker import LINGER
 from dkron.core.clock import SECOND, SystemClock
 from dkron.core.errors import DkronError
-from dkron.core.messages import LEASE, Echo, Goodbye, Heartbeat, Hello, Order, Report, State, Welcome
+from dkron.core.messages import LEASE, Ack, Echo, Goodbye, Heartbeat, Hello, Order, Report, State, Welcome
 from dkron.core.models import journal_of
 from dkron.link.acceptor import Acceptor
 from dkron.server.hub import Hub
@@ -167,6 +168,29 @@ async def test_a_worker_that_leaves_already_retires_and_finishes(server: Server)
     assert journal_of(again) != journal_of(agent)
     assert exists(pid)
     assert agent not in server.left
+    stopping = asyncio.ensure_future(server.supervisor.stop())  # another restart is not a second demand to end at once
+    await server.until(lambda: again in server.left)
+    assert exists(pid)
+    assert State.FINISHED not in server.states
+    os.kill(pid, signal.SIGTERM)
+    await stopping
+    assert State.FINISHED in server.states
+
+
+async def test_a_worker_that_retires_tells_its_results_for_as_long_as_it_takes(server: Server) -> None:
+    settings = replace(server.settings, drain=60 * SECOND)
+    server.supervise(settings)
+    agent, pid = await server.worker()
+    await server.begin(agent, "sleep 1.5")
+    os.kill(pid, signal.SIGTERM)
+    await server.until(lambda: server.beats[agent].leaving)
+    server.supervise(settings)
+    await server.worker(other_than=agent)
+    await server.until(lambda: State.FINISHED in server.states)  # and nobody acknowledges it
+    after = server.beats[agent].reading + int((LINGER + 1) * SECOND)
+    await server.until(lambda: server.beats[agent].reading >= after)
+    server.hub.send(agent, Ack(["x"]))
+    await server.until(lambda: agent in server.left)
 
 
 async def test_stopping_ends_the_worker_in_order(server: Server) -> None:

@@ -193,9 +193,9 @@ async def test_another_worker_of_before_retires_while_a_new_one_runs(world: Worl
     before = FakeWorker(77, fits=False)
     world.launcher.found = [before]
     await world.run()
-    assert before.did == ["retire"]
+    assert before.did == [SETTINGS.join, "retire"]
     await world.supervisor.stop()
-    assert before.did == ["retire", "SIGTERM"]
+    assert before.did == [SETTINGS.join, "retire", "SIGTERM"]
     assert world.launcher.started[0].did == ["SIGTERM"]
 
 
