@@ -35,7 +35,7 @@ class Delivery:
         self._answer = answer
         self._send = send
         self._busy = busy
-        self._since = 0  # when the oldest of those that wait came, or was to be told again
+        self._since = 0  # when the first of those that wait came
         self._waiting: OrderedDict[str, None] = OrderedDict()
         self._flying: OrderedDict[str, _Flight] = OrderedDict()  # the oldest first
         self._bytes = 0

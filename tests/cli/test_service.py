@@ -18,14 +18,18 @@ UNIT.read(ROOT / "extras/systemd/dkron.service")
 PAGE = (ROOT / "docs/service.md").read_text()
 
 
-@pytest.mark.parametrize(("key", "value"), [*UNIT["Service"].items(), ("Wants", ""), ("After", "")], ids=lambda text: text[:20])
+LINES = {**UNIT["Unit"], **UNIT["Service"], "Wants": "", "After": ""}
+del LINES["Description"]
+
+
+@pytest.mark.parametrize(("key", "value"), LINES.items(), ids=lambda text: text[:20])
 def test_each_line_is_explained_as_it_is(key: str, value: str) -> None:
     assert f"`{key}={value}`" in PAGE
 
 
 def test_what_the_page_explains_is_there() -> None:
     explained = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]
-    assert set(re.findall(r"`(\w+)=", "".join(explained))) == {*UNIT["Service"], "Wants", "After"}
+    assert set(re.findall(r"`(\w+)=", "".join(explained))) == set(LINES)
 
 
 def test_jobs_outlive_the_server() -> None:
