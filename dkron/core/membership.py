@@ -21,7 +21,6 @@ UNLINKED = 1 * SECOND  # how long a closed link may take to come back before the
 FORGET = 24 * 3600 * SECOND  # how long left and failed nodes stay listed
 CLOCK_OFF = 1 * SECOND  # of R12
 OPEN_PER_PLACE = 10  # armed and running executions for each place of a node, beyond which the leader orders no more
-QUEUED_PER_PLACE = 2  # likewise of those that are due and wait to be started, while there are places for them
 
 
 class Peer:
@@ -55,16 +54,12 @@ class Peer:
 
     @property
     def has_room(self) -> bool:
-        """Tell whether one more order has a chance to start in time: by its own last word, and by what it was given."""
-        places = self.hello.places
-        return self.running + self.queued < places and len(self.open) < places * OPEN_PER_PLACE
+        """Tell whether one more order has a chance to start in time: by its own last word, and by what it was given.
 
-    @property
-    def is_pressed(self) -> bool:
-        """Tell whether it has no room only because so many are due at once: they wait to be started, and not for a place."""
+        Of what is due there, only half takes a place: most has started and ended before the order comes due.
+        """
         places = self.hello.places
-        pressed = self.running < places // 2 and self.queued < places * QUEUED_PER_PLACE
-        return pressed and not self.has_room and len(self.open) < places * OPEN_PER_PLACE
+        return self.running + (self.queued + 1) // 2 < places and len(self.open) < places * OPEN_PER_PLACE
 
     def member(self) -> Member:
         """Return what people see of it."""

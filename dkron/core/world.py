@@ -45,13 +45,10 @@ class World(NamedTuple):
             nodes = [peer for peer in nodes if peer.name not in without]
         if not nodes:
             return Reason.NO_TARGET
-        most = want.most if count is None else count
         roomy = [peer for peer in nodes if peer.has_room]
-        if not roomy or most is None:
-            roomy = [peer for peer in nodes if peer.has_room or peer.is_pressed]
         if not roomy:
             return Reason.OVERLOADED
-        return choose(roomy, most, self.random) or Reason.NO_TARGET
+        return choose(roomy, want.most if count is None else count, self.random) or Reason.NO_TARGET
 
     def place_all(self, job: Job) -> list[Peer] | Reason:
         """Choose the nodes for a due instant: as long as some may be on their way back, not fewer than it should be."""

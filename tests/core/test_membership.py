@@ -114,26 +114,18 @@ class TestAlive:
 
 
 class TestRoom:
-    @pytest.mark.parametrize(("running", "queued", "room"), [(9, 0, True), (10, 0, False), (5, 5, False), (5, 4, True)])
+    @pytest.mark.parametrize(
+        ("running", "queued", "room"), [(9, 0, True), (10, 0, False), (5, 8, True), (5, 9, False), (0, 18, True), (0, 19, False)]
+    )
     def test_a_node_is_full_by_its_own_word(self, members: Members, running: int, queued: int, *, room: bool) -> None:
         peer = join(members, places=10)
         beat(members, running=running, queued=queued)
         assert peer.has_room is room
 
-    @pytest.mark.parametrize(
-        ("running", "queued", "pressed"),
-        [(0, 9, False), (0, 10, True), (4, 19, True), (4, 20, False), (5, 10, False), (10, 0, False)],
-    )
-    def test_a_node_is_pressed_while_it_has_places(self, members: Members, running: int, queued: int, *, pressed: bool) -> None:
-        peer = join(members, places=10)
-        beat(members, running=running, queued=queued)
-        assert peer.is_pressed is pressed
-
-    def test_a_node_of_one_place_is_never_pressed(self, members: Members) -> None:
+    def test_a_node_of_one_place_has_no_room_behind_what_is_due(self, members: Members) -> None:
         peer = join(members, places=1)
         beat(members, queued=1)
         assert not peer.has_room
-        assert not peer.is_pressed
 
     def test_a_node_is_full_by_what_it_was_given(self, members: Members) -> None:
         peer = join(members, places=2)
@@ -141,8 +133,6 @@ class TestRoom:
         assert peer.has_room
         peer.open = range(2 * OPEN_PER_PLACE)
         assert not peer.has_room
-        beat(members, queued=2)
-        assert not peer.is_pressed
 
 
 class TestR4StartLease:

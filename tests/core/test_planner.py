@@ -33,13 +33,6 @@ def cursor(scene: Scene) -> float:
     return (scene.desk.state.cursor - NOW) / SECOND
 
 
-def press(scene: Scene, node: str) -> None:
-    """Let a node say that more is due there than it has places, and the job's instant come."""
-    scene.forward(10 * SECOND)
-    scene.members.heartbeat(f"{node}.boot.1", Heartbeat(0, scene.now, 0, queued=2), boot=scene.boot, wall=scene.now)
-    scene.wake()
-
-
 class TestClaimAhead:
     def test_an_instant_is_claimed_two_seconds_before(self) -> None:
         scene = Scene(make_job(schedule=EACH_10))
@@ -141,20 +134,6 @@ class TestDecidedAtTheInstant:
         scene.members.heartbeat("a0.boot.1", Heartbeat(0, scene.now, 0, running=1), boot=scene.boot, wall=scene.now)
         scene.wake()
         assert skips(scene).reason is Reason.OVERLOADED
-
-    @pytest.mark.parametrize(("count", "nodes"), [(":1", {"calm"}), (":2", {"calm"}), ("", {"calm", "pressed"})])
-    def test_one_at_which_many_are_due_is_passed_over_for_others(self, count: str, nodes: set[str]) -> None:
-        scene = Scene(make_job(schedule=EACH_10, tags={"role": f"web{count}"}), ())
-        for name in ("pressed", "calm"):
-            scene.join(name, tags={"role": "web"}, places=2)
-        press(scene, "pressed")
-        assert {execution.node for execution in scene.executions} == nodes
-
-    def test_one_at_which_many_are_due_is_better_than_none(self) -> None:
-        scene = Scene(make_job(schedule=EACH_10), ())
-        scene.join("pressed", places=2)
-        press(scene, "pressed")
-        assert scene.execution.node == "pressed"
 
     def test_one_that_is_full_is_passed_over(self) -> None:
         scene = Scene(make_job(schedule=EACH_10), ("a1",))
