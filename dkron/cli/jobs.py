@@ -13,6 +13,8 @@ from dkron.cli.client import Client, MissingError, RefusedError, Reply, remote
 from dkron.cli.executions import OPEN, print_executions
 from dkron.cli.main import FAILED
 from dkron.cli.show import as_json, cell, moment, plural, print_json, print_table
+from dkron.core.clock import SECOND
+from dkron.cron.durations import parse_duration
 
 Json = dict[str, Any]
 
@@ -21,6 +23,8 @@ _RUN: Final = "X-Dkron-Run"
 _HEADINGS: Final = ("NAME", "SCHEDULE", "ENABLED", "STATUS", "OK", "FAILED", "NEXT")
 _LABEL: Final = 18  # characters
 _LONGEST_PAUSE: Final = 1.0  # seconds
+_DEADLINE: Final = "5s"  # where the server knows none
+_MARGIN: Final = 5.0  # seconds for a start at the last moment to be reported
 
 
 @click.group(no_args_is_help=False)
@@ -29,7 +33,7 @@ def job() -> None:
 
 
 @job.command("list")
-@click.option("-q", "--search", default="", metavar="TEXT", help="only jobs with this in their name")
+@click.option("-q", "--search", default="", metavar="TEXT", help="only jobs with this in their name or display name")
 @click.option("--status", default="", metavar="STATUS", help="only success, failed, partially_failed or untriggered ones")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="only jobs with this metadata; may be repeated")
 @click.option("--sort", default="name", show_default=True, metavar="KEY", help="name, next, schedule, status, ...")
@@ -170,7 +174,11 @@ def run(client: Client, *, name: str, wait: bool, as_json: bool) -> int:
 
 
 def _ended(client: Client, job: Json, run: str) -> list[Json]:
-    """Wait until nothing of a run is open; return its executions, or none if the job went with them, as it succeeded."""
+    """Wait until nothing of a run is open; return its executions, or none if the job went with them, as it succeeded.
+
+    What waits for its start is not listed; but it has started, or is skipped, when the job's start deadline is over.
+    """
+    latest = time.monotonic() + parse_duration(job.get("start_deadline") or _DEADLINE, "start_deadline") / SECOND + _MARGIN
     for pause in _pauses():
         try:
             listed: list[Json] = client.get("v1", "jobs", job["name"], "executions", output_size_limit=0).value
@@ -182,7 +190,7 @@ def _ended(client: Client, job: Json, run: str) -> list[Json]:
         ours = [execution for execution in listed if execution["run"] == run]
         if ours and not any(execution["status"] in OPEN for execution in ours):
             return ours
-        if not ours and pause == _LONGEST_PAUSE:
+        if not ours and time.monotonic() >= latest:
             raise MissingError(f"the executions of this run of {job['name']} are no longer listed")
         time.sleep(pause)
     return []

@@ -300,9 +300,18 @@ def test_run_wait_follows_to_the_end(
     assert len(lines) == 1 + len(ends)
 
 
-def test_run_wait_ends_when_the_run_cannot_be_followed(server: Server, output: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_wait_waits_for_the_start(server: Server, output: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
-    server.answers["POST /v1/jobs/backup/run"] = (200, job("backup"), {"X-Dkron-Run": RUN})
+    looks = iter([[]] * 20 + [[execution("1-n1", status="succeeded")]])
+    server.answers["POST /v1/jobs/backup/run"] = (200, job("backup", start_deadline="1h"), {"X-Dkron-Run": RUN})
+    server.answers["GET /v1/jobs/backup/executions"] = lambda _: (200, next(looks))
+    assert run(["job", "run", "backup", "--wait"]) == 0
+    assert "succeeded" in output().out
+
+
+def test_run_wait_ends_when_the_run_cannot_be_followed(server: Server, output: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dkron.cli.jobs._MARGIN", 0)
+    server.answers["POST /v1/jobs/backup/run"] = (200, job("backup", start_deadline="100ms"), {"X-Dkron-Run": RUN})
     server.answers["GET /v1/jobs/backup/executions"] = (200, [execution("0-n1", run="another")])
     assert run(["job", "run", "backup", "--wait"]) == NOT_FOUND
     assert output().err == "dkron: the executions of this run of backup are no longer listed\n"
