@@ -148,7 +148,7 @@ class Settings(BaseSettings):
     tag: TagWords = _key((), "tag of this node, as key=value; replaces `tags`")
     tags: dict[str, Text] = _key({}, "tags of this node; keys keep their case", only="file")
     datacenter: Text = _key("dc1", "value of the node's tag `dc`")
-    region: Text = _key("global", "value of the node's tag `region`; jobs run on nodes of the leader's region only")
+    region: Text = _key("global", "value of the node's tag `region`")
     data_dir: Annotated[Text, Field(min_length=1), AfterValidator(os.path.abspath)] = _key(
         "dkron.data", "directory of journal, spool and embedded store"
     )

@@ -19,7 +19,7 @@ LARGEST_FILE: Final = 1 << 20  # bytes; a bigger one is no configuration, and wo
 
 # Not settings: the client's own variable, and those that a job is given (it may itself start dkron).
 _OTHER_VARIABLES: Final = frozenset(
-    {"DKRON_SERVER_URL", "DKRON_JOB_NAME", "DKRON_EXECUTION_ID", "DKRON_SCHEDULED_AT", "DKRON_ATTEMPT"}
+    {"DKRON_SERVER_URL", "DKRON_JOB_NAME", "DKRON_EXECUTION_ID", "DKRON_SCHEDULED_AT", "DKRON_ATTEMPT", "DKRON_WORKER"}
 )
 _TESTS: Final = "DKRON_TEST_"  # tells the test suites what to use
 # Kubernetes sets these in every pod for a service whose name starts with "dkron".

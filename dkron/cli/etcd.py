@@ -45,7 +45,7 @@ SHORTEST: Final = 60 * SECOND  # of history that is kept: watches that were cut 
     show_default=True,
     help="existing: join a cluster to which `etcdctl member add` has added this member",
 )
-@click.option("--quota", default="2GB", show_default=True, metavar="SIZE", help="how large its data may become; 8GB at most")
+@click.option("--quota", default="2GB", show_default=True, metavar="SIZE", help="how large its data may become; 8GB is much")
 @click.option(
     "--auto-compaction", default="1m", show_default=True, metavar="DURATION", help="how long old values are kept, 1m at least"
 )

@@ -30,7 +30,7 @@ from dkron.server.catalogue import Catalogue
 from dkron.server.history import History
 from dkron.server.leading import Leading
 
-LONGEST_WRITE = 5.0  # seconds that a client waits for the store before it hears 503
+LONGEST_WRITE = 5.0  # seconds that a client waits for the store before it hears 504
 LONGEST_CHAIN = 100  # jobs that run after one another
 MOST_DEPENDENTS = 100  # of one parent: their runs are born in the one commit that ends the parent's
 FRESH = 0.02  # seconds that a list of jobs may be behind

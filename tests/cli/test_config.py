@@ -184,6 +184,7 @@ def test_bad_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         "DKRON_UI_SERVICE_PORT_HTTP",
         "DKRON_PORT_8080_TCP_ADDR",
         "DKRON_JOB_NAME",
+        "DKRON_WORKER",
         "DKRON_TEST_ETCD",
     ],
 )
