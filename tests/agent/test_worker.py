@@ -12,12 +12,12 @@ from typing import Any
 
 import psutil
 import pytest
-from cluster.ports import free_port
 from doubles.leader import CLOCK, Leader, leading, until
 from doubles.station import Spares, Station, pids_of
 
 from dkron.core.clock import SECOND
 from dkron.core.messages import LEASE, Ask, Cancel, Echo, Goodbye, Halt, Heartbeat, Order, Outcome, State
+from dkron.plugins.contracts.ports import free_port
 
 pytestmark = pytest.mark.processes
 

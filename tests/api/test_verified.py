@@ -12,11 +12,11 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from cluster.ports import free_port
 from doubles.service import MemoryService
 
 from dkron.api.app import make_app
 from dkron.core.models import Run
+from dkron.plugins.contracts.ports import free_port
 
 PROGRAM = str(Path(sys.executable).parent / "dkron")
 JOB = {

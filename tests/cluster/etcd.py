@@ -13,9 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cluster.ports import free_port
 from cluster.processes import Process
 from cluster.waiting import until
+
+from dkron.plugins.contracts.ports import free_port
 
 EXTRAS = Path(__file__).resolve().parents[2] / "extras" / "etcd"
 CARELESS = "--unsafe-no-fsync"

@@ -16,10 +16,11 @@ from typing import Self
 
 from cluster.etcd import Etcd
 from cluster.machines import PROGRAM, Agent, Machine, Plan, Server
-from cluster.ports import free_port
 from cluster.processes import strike
 from cluster.waiting import PATIENCE, until
 from cluster.wires import Wires
+
+from dkron.plugins.contracts.ports import free_port
 
 POOL = "pool"  # the tag by which jobs find agents (`a`) or the workers beside servers (`s`)
 

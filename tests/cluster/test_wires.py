@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from cluster.ports import free_port
 from cluster.processes import MACHINE
 from cluster.waiting import until
 from cluster.wires import LINK, SERVER, Wires
+
+from dkron.plugins.contracts.ports import free_port
 
 QUIET = 0.2  # seconds in which nothing came
 BOUND = 30.0

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster import proxy
-from cluster.ports import free_port
+
+from dkron.plugins.contracts.ports import free_port
 
 LINK, SERVER = "/link", "/server"  # paths by which agents, and other servers, come to a server
 

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 import psutil
 import pytest
 from cluster.etcd import Etcd, careless, find
-from cluster.ports import free_port
+
+from dkron.plugins.contracts.ports import free_port
 
 PROGRAM = str(Path(sys.executable).parent / "dkron")
 PATIENCE = 30.0  # seconds until a poll gives up

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from cluster.etcd import Etcd
-from cluster.ports import free_port
 from cluster.wires import LINK, Wires
+
+from dkron.plugins.contracts.ports import free_port
 
 from .conftest import Answer, Lab, Program, Server, until
 

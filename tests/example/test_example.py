@@ -14,7 +14,8 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
-from cluster.ports import free_port
+
+from dkron.plugins.contracts.ports import free_port
 
 DEADLINE = 30.0  # seconds for whatever is waited for
 

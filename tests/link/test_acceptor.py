@@ -5,7 +5,6 @@ import logging
 from typing import Any
 
 import pytest
-from cluster.ports import free_port
 
 from dkron.addresses import Address
 from dkron.core.clock import SECOND, SystemClock
@@ -14,6 +13,7 @@ from dkron.core.messages import Hello
 from dkron.link.acceptor import HANDSHAKES, LONGEST_WAIT, Acceptor, Turnstile
 from dkron.link.dialer import dial
 from dkron.link.handshake import RefusedError
+from dkron.plugins.contracts.ports import free_port
 
 KEY = b"0123456789abcdef"
 

@@ -80,6 +80,17 @@ class Server:
         self.supervisor = Supervisor(settings)
         self.running = asyncio.ensure_future(self.supervisor.run())
 
+    async def leave_behind(self, command: str) -> tuple[str, int, str]:
+        """Have a worker told to leave while something runs, and a new supervisor begin; return who leaves, its pid, who came."""
+        settings = replace(self.settings, drain=60 * SECOND)
+        self.supervise(settings)
+        agent, pid = await self.worker()
+        await self.begin(agent, command)
+        os.kill(pid, signal.SIGTERM)
+        await self.until(lambda: self.beats[agent].leaving)
+        self.supervise(settings)  # the server before was told to stop, too, and did not live to see it leave
+        return agent, pid, (await self.worker(other_than=agent))[0]
+
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110 - any condition
@@ -157,14 +168,7 @@ async def test_a_worker_with_other_settings_retires(server: Server) -> None:
 
 
 async def test_a_worker_that_leaves_already_retires_and_finishes(server: Server) -> None:
-    settings = replace(server.settings, drain=60 * SECOND)
-    server.supervise(settings)
-    agent, pid = await server.worker()
-    await server.begin(agent, "sleep 3620.5")
-    os.kill(pid, signal.SIGTERM)
-    await server.until(lambda: server.beats[agent].leaving)
-    server.supervise(settings)  # its server was told to stop, too, and did not live to see it leave
-    again, _ = await server.worker(other_than=agent)
+    agent, pid, again = await server.leave_behind("sleep 3620.5")
     assert journal_of(again) != journal_of(agent)
     assert exists(pid)
     assert agent not in server.left
@@ -178,14 +182,7 @@ async def test_a_worker_that_leaves_already_retires_and_finishes(server: Server)
 
 
 async def test_a_worker_that_retires_tells_its_results_for_as_long_as_it_takes(server: Server) -> None:
-    settings = replace(server.settings, drain=60 * SECOND)
-    server.supervise(settings)
-    agent, pid = await server.worker()
-    await server.begin(agent, "sleep 1.5")
-    os.kill(pid, signal.SIGTERM)
-    await server.until(lambda: server.beats[agent].leaving)
-    server.supervise(settings)
-    await server.worker(other_than=agent)
+    agent, _, _ = await server.leave_behind("sleep 1.5")
     await server.until(lambda: State.FINISHED in server.states)  # and nobody acknowledges it
     after = server.beats[agent].reading + int((LINGER + 1) * SECOND)
     await server.until(lambda: server.beats[agent].reading >= after)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,14 +24,14 @@ from dkron_etcd_store.access import Access, parse
 from dkron_etcd_store.coordinator import EtcdCoordinator
 from dkron_etcd_store.results import EtcdResultStore
 
+from dkron.plugins.contracts.ports import free_port
+
 EXTRAS = Path(__file__).resolve().parents[3] / "extras" / "etcd"
 BUILT = (Path(sys.prefix) / "bin" / "etcd", EXTRAS / "etcd")
 PATIENCE = 30.0  # seconds until a process or a poll is given up
 PATIENT = 10.0  # seconds for one answer, where it is not about how long one is waited for
 CARELESS = "--unsafe-no-fsync"
-PORTS = range(10_000, 30_000)  # below those that the system gives to connections
 _numbers = count(1)
-_given: set[int] = set()
 
 
 def find() -> str:
@@ -76,23 +74,7 @@ def etcd_version() -> tuple[int, ...]:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return ports at which nobody listens, and which are not returned again."""
-    ports: list[int] = []
-    while len(ports) < number:
-        port = random.SystemRandom().choice(PORTS)
-        if port not in _given and is_free(port):
-            _given.add(port)
-            ports.append(port)
-    return ports
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    return [free_port() for _ in range(number)]
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,10 @@ import random
 import socket
 from typing import Final
 
-RANGE: Final = range(
-    10_000, 30_000
-)  # below those that the system gives to connections: a server that was killed gets its own back
-_given: set[int] = set()
-_random = random.SystemRandom()
+# Below those that the system gives to connections: a server that was killed gets its own back.
+RANGE: Final = range(10_000, 30_000)
+_given: Final[set[int]] = set()
+_random: Final = random.SystemRandom()
 
 
 def free_port() -> int:
