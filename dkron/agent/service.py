@@ -22,7 +22,7 @@ from dkron.agent.keeper import Keeper
 from dkron.agent.launchers import Launchers
 from dkron.agent.settings import WorkerSettings
 from dkron.agent.slot import Slot, SlotError
-from dkron.agent.startup import fingerprint, start_worker
+from dkron.agent.startup import WorkerProcess, fingerprint, start_worker
 from dkron.agent.worker import Worker
 from dkron.core.clock import SystemClock
 from dkron.core.interfaces import Executor
@@ -31,6 +31,7 @@ from dkron.plugins.manager import PluginManager
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _SHORT: Final = 12  # digits of it tell two boots apart
+_ADOPTION: Final = 5.0  # seconds between looks for what dead workers have left
 _GARBAGE: Final = (20_000, 20, 20)  # collected less often than by default: a run makes thousands of objects, and hardly a cycle
 
 logger = logging.getLogger("dkron.agent")
@@ -70,11 +71,11 @@ async def _live(settings: WorkerSettings, held: Slot, keeper: Keeper, launchers:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, worker.terminate)
             worker.start()
-            if not settings.retiring:
-                _adopt(settings)
+            adoption = asyncio.create_task(_adopt(worker, settings))
             gc.freeze()  # what is here now stays: no collection looks at it again
             gc.set_threshold(*_GARBAGE)
             await worker.done.wait()
+            adoption.cancel()
             await worker.close()
     return int(worker.failed), worker.servers.retiring and worker.orders.settled
 
@@ -112,10 +113,15 @@ def _obey(worker: Worker, settings: WorkerSettings, started_as: str, request: Re
     )
 
 
-def _adopt(settings: WorkerSettings) -> None:
-    """Have what dead workers left in other slots told by workers that do nothing else, and then remove those slots."""
-    for folder in slot.folders(settings.data_dir):
-        if slot.is_free(folder):
-            heir = replace(settings, slot=int(folder.name), retiring=True, supervised=True)
-            with suppress(OSError):  # the next worker tries again
-                start_worker(heir)
+async def _adopt(worker: Worker, settings: WorkerSettings) -> None:
+    """Have what dead workers left in other slots told by workers that do nothing else, and then remove those slots.
+
+    Not only at the beginning: one that retires beside this one may die, too.
+    """
+    heirs: dict[Path, WorkerProcess] = {}
+    while not worker.orders.leaving:
+        with suppress(OSError):  # the next look tries again
+            for folder in slot.folders(settings.data_dir):
+                if (folder not in heirs or heirs[folder].over) and slot.is_free(folder):
+                    heirs[folder] = start_worker(replace(settings, slot=int(folder.name), retiring=True, supervised=True))
+        await asyncio.sleep(_ADOPTION)

@@ -89,6 +89,11 @@ class WorkerProcess:
         """Have it take no new orders, finish, report and leave. Raises `DkronError` if it does not listen."""
         await ask(self._door(), Retire())
 
+    @property
+    def over(self) -> bool:
+        """Tell whether the process is gone."""
+        return self._over.done()
+
     async def ended(self) -> str:
         """Wait until the process is gone; tell how it ended, in words."""
         return await asyncio.shield(self._over)

@@ -54,6 +54,24 @@ class TestSlot:
         assert second.poll() is None
         assert await found.ended() == "it left"
 
+    async def test_of_a_worker_that_dies_while_it_retires_is_looked_after_by_the_next(
+        self, station: Station, leader: Leader
+    ) -> None:
+        first = await station.begin()
+        old = leader.agent
+        leader.order("long", "sleep 3608.6")
+        await leader.start_of("long")
+        found = await find_worker(str(station.data_dir))
+        assert found is not None
+        await found.retire()
+        second = await station.begin()
+        first.kill()
+        lost = await leader.end_of("long")
+        assert lost.outcome is Outcome.LOST
+        assert lost.agent.partition(".")[0] == old.partition(".")[0]
+        await until(lambda: [folder.name for folder in slot.folders(str(station.data_dir))] == ["1"])
+        assert second.poll() is None
+
     async def test_of_a_worker_that_died_while_it_retired_is_not_forgotten(self, station: Station, leader: Leader) -> None:
         first = await station.begin()
         old = leader.agent
