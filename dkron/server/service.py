@@ -208,10 +208,13 @@ class LocalService:
             reasons.append(f"the store has not answered for {stale / SECOND:.0f} s")
         if self._board.leader is None:
             reasons.append("no server leads")
+        ready = not reasons
         if self._members.clock_is_off:
-            offset = self._members.offset / SECOND
-            reasons.append(f"this server's clock is off by {offset:+.1f} s from the other nodes', so it does not lead (R12)")
-        return Health(live=True, ready=not reasons, reasons=tuple(reasons))
+            offset, leads = self._members.offset / SECOND, self.leads()  # alone, it leads by the others' clocks
+            ready = ready and leads
+            but = "" if leads else ", so it does not lead (R12)"
+            reasons.append(f"this server's clock is off by {offset:+.1f} s from the other nodes'{but}")
+        return Health(live=True, ready=ready, reasons=tuple(reasons))
 
     async def leave(self) -> None:
         """Leave the cluster in order."""

@@ -390,6 +390,18 @@ class TestCluster:
 
         play(story)
 
+    def test_whoever_leads_by_the_others_clocks_is_ready(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def story(world: World) -> None:
+            world.lead.members.offset = -2 * SECOND
+            health, off = world.service.health(), "this server's clock is off by -2.0 s from the other nodes'"
+            assert (health.ready, health.reasons) == (True, (off,))
+            monkeypatch.setattr(world.service, "leads", lambda: False)
+            health = world.service.health()
+            assert (health.ready, health.reasons) == (False, (f"{off}, so it does not lead (R12)",))
+            world.lead.members.offset = 0
+
+        play(story)
+
     def test_leaving_ends_the_process(self) -> None:
         async def story(world: World) -> None:
             await world.service.leave()
