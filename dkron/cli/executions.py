@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 OPEN: Final = frozenset({"waiting", "armed", "running"})  # statuses of what has not ended
 
-_NEVER_STARTED: Final = frozenset({"waiting", "armed", "skipped", "revoked"})
+_NEVER_STARTED: Final = frozenset({"waiting", "armed", "skipped"})
 _HEADINGS: Final = ("ID", "NODE", "ATTEMPT", "STATUS", "SCHEDULED", "TOOK", "REASON")
 
 

@@ -206,7 +206,7 @@ def _pauses() -> Iterator[float]:
 
 def _succeeded(executions: list[Json]) -> bool:
     """Tell whether something ran, and the last attempt on each node succeeded."""
-    ran = [execution for execution in executions if execution["status"] not in {"skipped", "revoked"}]
+    ran = [execution for execution in executions if execution["status"] != "skipped"]
     last = {execution["node_name"]: execution["success"] for execution in sorted(ran, key=lambda execution: execution["attempt"])}
     return not executions or (bool(last) and all(last.values()))
 
