@@ -16,7 +16,7 @@ from doubles.station import Station, pids_of
 
 from dkron.agent import slot
 from dkron.agent.settings import WorkerSettings
-from dkron.agent.startup import Workers, find_worker, fingerprint
+from dkron.agent.startup import WorkerProcess, Workers, find_worker, fingerprint
 from dkron.core.clock import SECOND
 from dkron.core.errors import DkronError
 from dkron.core.messages import Outcome
@@ -32,14 +32,7 @@ class TestSlot:
         assert f"a worker (pid {first.pid}) already runs in {station.data_dir}" in station.log
 
     async def test_of_a_worker_that_retires_lets_another_begin(self, station: Station, leader: Leader, tmp_path: Path) -> None:
-        first = await station.begin()
-        old = leader.agent
-        leader.order("long", f"until [ -e {tmp_path}/gate ]; do sleep 0.02; done")
-        await leader.start_of("long")
-        found = await find_worker(str(station.data_dir))
-        assert found is not None
-        assert found.pid == first.pid
-        await found.retire()
+        first, old, found = await retiring(station, leader, f"until [ -e {tmp_path}/gate ]; do sleep 0.02; done")
         assert await find_worker(str(station.data_dir)) is None
         second = await station.begin(tags={"role": "new"})
         leader.order("x")
@@ -57,29 +50,16 @@ class TestSlot:
     async def test_of_a_worker_that_dies_while_it_retires_is_looked_after_by_the_next(
         self, station: Station, leader: Leader
     ) -> None:
-        first = await station.begin()
-        old = leader.agent
-        leader.order("long", "sleep 3608.6")
-        await leader.start_of("long")
-        found = await find_worker(str(station.data_dir))
-        assert found is not None
-        await found.retire()
+        first, old, _ = await retiring(station, leader, "sleep 3608.6")
         second = await station.begin()
         first.kill()
         lost = await leader.end_of("long")
-        assert lost.outcome is Outcome.LOST
-        assert lost.agent.partition(".")[0] == old.partition(".")[0]
+        assert (lost.outcome, lost.agent.partition(".")[0]) == (Outcome.LOST, old.partition(".")[0])
         await until(lambda: [folder.name for folder in slot.folders(str(station.data_dir))] == ["1"])
         assert second.poll() is None
 
     async def test_of_a_worker_that_died_while_it_retired_is_not_forgotten(self, station: Station, leader: Leader) -> None:
-        first = await station.begin()
-        old = leader.agent
-        leader.order("long", "sleep 3608.5")
-        await leader.start_of("long")
-        found = await find_worker(str(station.data_dir))
-        assert found is not None
-        await found.retire()
+        first, old, _ = await retiring(station, leader, "sleep 3608.5")
         second = await station.begin()
         for process in (first, second):
             process.kill()
@@ -87,9 +67,21 @@ class TestSlot:
         await until(lambda: not pids_of("3608.5"))
         await station.begin()
         lost = await leader.end_of("long")
-        assert lost.outcome is Outcome.LOST
-        assert lost.agent.partition(".")[0] == old.partition(".")[0]
+        assert (lost.outcome, lost.agent.partition(".")[0]) == (Outcome.LOST, old.partition(".")[0])
         await until(lambda: [folder.name for folder in slot.folders(str(station.data_dir))] == ["1"])
+
+
+async def retiring(station: Station, leader: Leader, script: str) -> tuple[subprocess.Popen[bytes], str, WorkerProcess]:
+    """Begin a worker that retires while it runs `long`; return it, its name, and how it was found."""
+    process = await station.begin()
+    agent = leader.agent
+    leader.order("long", script)
+    await leader.start_of("long")
+    found = await find_worker(str(station.data_dir))
+    assert found is not None
+    assert found.pid == process.pid
+    await found.retire()
+    return process, agent, found
 
 
 class TestStartup:
