@@ -39,7 +39,7 @@ def elsewhere(problem: str) -> Failure:
 
 Code = grpc.StatusCode
 
-# Before anything is proposed to the members: etcd's own words for it, which have been the same since 3.0.
+# Before anything is done: etcd's own words for it, which have been the same since 3.0.
 _WORDS: Final = (
     ("etcdserver: no leader", Kind.ELSEWHERE),
     ("etcdserver: too many requests", Kind.ELSEWHERE),
@@ -50,6 +50,7 @@ _WORDS: Final = (
     ("etcdserver: revision of auth store is old", Kind.LOGIN),
     ("auth: revision in header is old", Kind.LOGIN),
     ("mvcc: database space exceeded", Kind.FULL),
+    ("etcdserver: corrupt cluster", Kind.REFUSED),  # each member refuses, after the alarm's place in the log
 )
 _REFUSING: Final = {
     Code.INVALID_ARGUMENT,
@@ -93,6 +94,11 @@ _SENTENCES: Final[tuple[tuple[str, type[StoreError], str], ...]] = (
     ("lease not found", GuardFailedError, "the lease has ended"),
     ("has been compacted", CompactedError, "what was asked for is compacted: list the keys again"),
     ("user name is empty", StoreUnavailableError, "etcd at {where} wants a user: give etcd-username and etcd-password"),
+    (
+        "corrupt cluster",
+        StoreUnavailableError,
+        "etcd at {where} has found that its members' data differ: replace the wrong one, or restore; then `etcdctl alarm disarm`",
+    ),
     (
         "database space exceeded",
         StoreFullError,

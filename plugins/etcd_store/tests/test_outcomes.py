@@ -178,6 +178,21 @@ class TestFull:
         assert "is full" in str(error)
 
 
+async def test_an_etcd_that_has_found_itself_corrupt_says_what_to_do(start: Any, connect: Any) -> None:
+    cluster = start()
+    store = await connect(cluster.access())
+    await store.commit({}, {"c/a": b"1"})
+    (member,) = cluster.members
+    corrupt = {"memberID": member.ask("maintenance/status")["header"]["member_id"], "alarm": "CORRUPT"}
+    member.ask("maintenance/alarm", action="ACTIVATE", **corrupt)
+    for guards in ({}, {"c/b": 0}):
+        with pytest.raises(StoreUnavailableError, match=r"its members' data differ.*etcdctl alarm disarm"):
+            await store.commit(guards, {"c/a": b"2"})
+    member.ask("maintenance/alarm", action="DEACTIVATE", **corrupt)
+    assert [entry.value for entry in (await store.range("c/")).entries] == [b"1"]
+    await store.commit({"c/b": 0}, {"c/a": b"2"})
+
+
 class TestStatuses:
     @pytest.mark.parametrize(
         ("code", "details", "kind"),
