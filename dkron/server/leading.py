@@ -54,7 +54,8 @@ class Leading:
         self._moved = asyncio.Event()
         self._leadership: Leadership | None = None
         self.loaded = False
-        self.trouble = "the server is starting"
+        self._trouble = "the server is starting"  # in following the store
+        self._silence = ""  # why it gives no sign, when it is only asked for one
         self._answered = 0  # boot time of issue of the last good call of the store
 
     async def run(self) -> None:
@@ -67,20 +68,30 @@ class Leading:
                 self.worry(error)
             await self._clock.sleep(AGAIN)
 
+    @property
+    def trouble(self) -> str:
+        """Tell what is wrong with the store."""
+        return self._trouble or self._silence
+
     def worry(self, error: StoreError) -> None:
         """Note what is wrong with the store."""
-        if str(error) != self.trouble:
-            log.warning("the store: %s", error)
-        self.trouble = str(error)
+        self._note(str(error), self._silence)
+
+    def _note(self, trouble: str, silence: str) -> None:
+        before = self.trouble
+        self._trouble, self._silence = trouble, silence
+        if self.trouble and self.trouble != before:
+            log.warning("the store: %s", self.trouble)
+        elif before and not self.trouble and self.loaded:
+            log.info("the store answers again")
 
     async def _load(self) -> None:
         issued = self._clock.boot()
         for _ in self._board.take(await self._coordinator.range(PREFIX)):
             await asyncio.sleep(0)
         self._scheduler.follow(self._board.desks)
-        if self.loaded and self.trouble:
-            log.info("the store answers again")
-        self._answered, self.loaded, self.trouble = issued, True, ""
+        self._note("", "")
+        self._answered, self.loaded = issued, True
 
     async def _watch(self) -> None:
         async for changes in self._coordinator.watch(PREFIX, self._board.revision):
@@ -107,12 +118,19 @@ class Leading:
                 await self._moved.wait()
 
     async def probe(self) -> None:
-        """Ask the store for a sign again and again: only so a server that does not lead knows whether it is there."""
+        """Ask the store for a sign again and again: only so a server knows whether it is there when it has nothing to ask.
+
+        A watch may stand silent for hours beside a store that refuses everything.
+        """
         while True:
             issued = self._clock.boot()
-            with suppress(StoreError):
+            try:
                 await self._coordinator.range(LEADER)
+            except StoreError as error:
+                self._note(self._trouble, str(error))
+            else:
                 self._answered = issued
+                self._note(self._trouble, "")
             await self._clock.sleep(PROBE)
 
     def pulse(self) -> tuple[int, int]:

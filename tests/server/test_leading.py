@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from random import Random
 
+import pytest
 from doubles.memory import MemoryCoordinator, MemoryResultStore, MemoryStore, Moment, Operation
 from sim import virtual
 from sim.world import Observed
@@ -215,6 +216,25 @@ def test_without_the_store_it_says_so_and_comes_back() -> None:
         assert server.leading.trouble == ""
 
     tell(story)
+
+
+def test_a_store_that_refuses_while_its_watch_stands_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(world: World) -> None:
+        server = await world.server()
+        probe = asyncio.create_task(server.leading.probe())
+        await asyncio.sleep(1)
+        server.store.fault = down
+        await asyncio.sleep(5)
+        assert server.leading.trouble == "the store is down"
+        server.store.fault = up
+        await asyncio.sleep(1)
+        assert server.leading.trouble == ""
+        probe.cancel()
+
+    with caplog.at_level("INFO", "dkron.server.leading"):
+        tell(story)
+    told = [record.message for record in caplog.records if "the store" in record.message]
+    assert told == ["the store: the store is down", "the store answers again"]
 
 
 def test_a_watch_that_is_lost_begins_anew_and_leadership_is_won_again() -> None:
