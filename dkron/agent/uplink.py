@@ -89,11 +89,13 @@ class Uplink:
         elif self._quiet >= DEAD_BEATS and self._link is not None:
             self._link.abort("the server is silent")
 
-    async def hear(self, link: Link, welcome: Welcome, owner: Owner) -> Goodbye:
+    async def hear(self, link: Link, said: Hello, welcome: Welcome, owner: Owner) -> Goodbye:
         """Pass on what comes over a new link, until the server says goodbye. Raises `LinkError` at any other end."""
         self._link, self._quiet = link, 0
         try:
             self._welcome(welcome, owner)
+            if said.retiring != (now := owner.hello()).retiring:  # we were told so while we said hello
+                link.send(now)
             while True:
                 messages = await link.receive()
                 self._quiet = 0
@@ -206,8 +208,9 @@ class Uplinks:
     async def _visit(self, uplink: Uplink) -> int:
         """Dial once, and stay as long as it lasts; return how long to stay away afterwards."""
         try:
-            link, welcome = await dial(uplink.address, self._owner.hello(), key=self._settings.key, session=self._session)
-            goodbye = await uplink.hear(link, welcome, self._owner)
+            hello = self._owner.hello()
+            link, welcome = await dial(uplink.address, hello, key=self._settings.key, session=self._session)
+            goodbye = await uplink.hear(link, hello, welcome, self._owner)
         except RefusedError as refusal:
             wanted = refusal.retry or self._owner.refused()
             return self._fail(uplink, str(refusal), wanted=wanted, after=int(refusal.after * SECOND))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from itertools import chain, cycle
 from typing import Any
 
 import aiohttp
@@ -58,10 +59,11 @@ class Owner:
         self.messages: list[Question] = []
         self.trouble: list[str] = []
         self.changes = False
+        self.retires: Iterator[bool] = cycle([False])  # what the next hello says
         self.told: Callable[[Any], None] = lambda _servers: None
 
     def hello(self) -> Hello:
-        return Hello("", "n1", "j.b.n", "1", {}, {}, 10, 0, 1, 1)
+        return Hello("", "n1", "j.b.n", "1", {}, {}, 10, 0, 1, 1, retiring=next(self.retires))
 
     def welcomed(self, uplink: Uplink, welcome: Welcome) -> None:
         self.welcomes.append(uplink.address)
@@ -142,6 +144,14 @@ async def test_only_so_many_attempts_are_made_if_the_configuration_says_so(lab: 
     await until(lambda: lab.owner.trouble)
     assert len(lab.clock.slept) >= 4
     assert "cannot be reached" in lab.owner.trouble[0]
+
+
+async def test_what_changes_while_hello_is_said_is_said_then(lab: Lab) -> None:
+    async with leading() as leader:
+        lab.owner.retires = chain([False], cycle([True]))
+        lab.dial(leader.address)
+        await until(lambda: len(leader.hellos) > 1)
+        assert [hello.retiring for hello in leader.hellos] == [False, True]
 
 
 async def test_a_server_that_wants_no_such_agent_is_left_alone_for_long(lab: Lab) -> None:
