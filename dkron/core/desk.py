@@ -192,8 +192,9 @@ class Draft:
 def _news(held: Held | None, run: Run) -> Iterator[Execution]:
     before = held.run if held else None
     marked = before is None or before.stops != run.stops or before.revoking != run.revoking
+    known = {e.id: e for e in before.executions} if before else {}
     for execution in run.executions:
-        old = before.find(execution.id) if before else None
+        old = known.get(execution.id)
         ordered = old is None or old.agent != execution.agent or old.status is Status.WAITING
         if not execution.status.final and (marked or ordered):
             yield execution
