@@ -19,10 +19,12 @@ from dkron.core import policy, records
 from dkron.core.clock import SECOND
 from dkron.core.desk import Draft
 from dkron.core.membership import Peer
-from dkron.core.messages import Outcome, Report, State
+from dkron.core.messages import Report, State
 from dkron.core.models import OPEN, ORDERED, Execution, Job, Reason, Run, Skips, Status, Trigger, execution_id, journal_of
 from dkron.core.selection import wanted
 from dkron.core.world import World, arm
+
+LONGEST_REASON = 100  # characters, of the last attempt; the record has the whole. A thousand of them share one value of the store
 
 
 def set_execution(draft: Draft, run: Run, execution: Execution) -> Run:
@@ -81,18 +83,10 @@ def _running(draft: Draft, run: Run, execution: Execution, started_at: int, worl
     _stand(draft, run, world)
 
 
-OUTCOMES = {
-    Outcome.SUCCEEDED: Status.SUCCEEDED,
-    Outcome.FAILED: Status.FAILED,
-    Outcome.STOPPED: Status.STOPPED,
-    Outcome.LOST: Status.LOST,
-}
-
-
 def _finished(draft: Draft, run: Run, execution: Execution, said: Report, world: World) -> None:
     ended = replace(
         execution,
-        status=OUTCOMES[said.outcome],
+        status=Status[said.outcome.name],
         started_at=said.started_at or draft.started(execution),
         finished_at=said.finished_at or world.now,
         reason=said.reason,
@@ -228,7 +222,7 @@ def finish(draft: Draft, run: Run, ended: Execution, world: World, said: Report 
     else:
         draft.records.append((records.record(run, ended, said), said.output if said else None))
     again = policy.tries_again(job, run, ended)
-    run = set_execution(draft, run, replace(ended, retried=True) if again else ended)
+    run = set_execution(draft, run, replace(ended, retried=again, reason=ended.reason[: 0 if again else LONGEST_REASON]))
     _count(draft, ended)
     if again:
         run = _next_attempt(draft, run, ended, world)

@@ -12,6 +12,7 @@ from dkron.cron.schedule import Schedule, parse, parse_duration
 
 COUNTED = 1000  # how many missed instants are counted one by one; beyond that the record says "at least"
 LONGEST_RETRY_DELAY = 60 * SECOND
+MOST_EXECUTIONS = 2500  # of one run, all attempts on all nodes: its value in the store may take 1 MiB
 
 Next = Callable[[int], int | None]
 
@@ -96,7 +97,7 @@ def stopped(run: Run, execution: Execution) -> bool:
 
 def tries_again(job: Job, run: Run, execution: Execution) -> bool:
     """Tell whether a failed or lost execution is followed by another attempt; what a person stopped is not."""
-    if stopped(run, execution):
+    if stopped(run, execution) or len(run.executions) >= MOST_EXECUTIONS:
         return False
     if execution.status is Status.LOST:
         return job.on_lost == "retry" and execution.attempt <= max(job.retries, 1)

@@ -56,6 +56,16 @@ class TestEnd:
         scene.desk.started = {scene.execution.id: NOW + 7}
         assert scene.report(scene.execution).records[0][0].started_at == NOW + 7
 
+    def test_a_long_reason_is_whole_in_its_record_only(self) -> None:
+        scene = start(retries=1)
+        draft = scene.report(scene.execution, outcome=Outcome.FAILED, reason="x" * 1000)
+        assert [record.reason for record, _ in draft.records] == ["x" * 1000]
+        assert [e.reason for e in scene.executions] == ["", ""]
+        scene.forward(SECOND)
+        scene.wake()
+        (notice,) = scene.report(scene.execution, outcome=Outcome.FAILED, reason="x" * 1000).notices
+        assert [e.reason for e in notice.executions] == ["", "x" * ledger.LONGEST_REASON]
+
     def test_a_refusal_for_want_of_places_is_a_skip(self) -> None:
         scene = start()
         draft = scene.report(scene.execution, State.REFUSED, reason=Reason.OVERLOADED)

@@ -8,9 +8,12 @@ import pytest
 from doubles.scene import NOW, UID, make_job
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dkron.core import policy
+from dkron.core.board import encode
 from dkron.core.clock import SECOND
+from dkron.core.ledger import LONGEST_REASON
 from dkron.core.models import Execution, Reason, Run, Status, Stop
 
 
@@ -132,6 +135,16 @@ class TestTriesAgain:
     def test_not_what_a_person_wanted_to_end(self, stopped: str, *, again: bool) -> None:
         run = Run(job="job", uid=UID, group=NOW, stops=(Stop(stopped, "alice", NOW),))
         assert policy.tries_again(make_job(retries=1), run, execution()) is again
+
+    def test_no_more_than_fit_into_one_value_of_a_store(self) -> None:
+        name = "n" * 40
+        last = execution(id=f"{NOW}-{name}-{UID[:8]}-10", start_at=NOW, started_at=NOW, finished_at=NOW)
+        last = replace(last, node=name, agent=f"{UID}.{UID[:12]}.{UID * 2}")
+        retried, last = replace(last, retried=True), replace(last, reason="x" * LONGEST_REASON)
+        run = Run(job="job", uid=UID, group=NOW, executions=(retried,) * (policy.MOST_EXECUTIONS - 1000) + (last,) * 1000)
+        assert not policy.tries_again(make_job(retries=100), run, last)
+        assert policy.tries_again(make_job(retries=100), replace(run, executions=run.executions[1:]), last)
+        assert len(encode(run)) < 1 << 20
 
     @pytest.mark.parametrize(("attempt", "delay"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (10**6, 60)])
     def test_the_delay_doubles_up_to_a_minute(self, attempt: int, delay: int) -> None:
