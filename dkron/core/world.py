@@ -45,10 +45,11 @@ class World(NamedTuple):
             nodes = [peer for peer in nodes if peer.name not in without]
         if not nodes:
             return Reason.NO_TARGET
-        roomy = [peer for peer in nodes if peer.has_room]
+        roomy, most = [peer for peer in nodes if peer.has_room], want.most if count is None else count
         if not roomy:
             return Reason.OVERLOADED
-        return choose(roomy, want.most if count is None else count, self.random) or Reason.NO_TARGET
+        # Where all are meant, those that are full are, too: they may have a place in time, or refuse, on record.
+        return choose(nodes if most is None else roomy, most, self.random) or Reason.NO_TARGET
 
     def place_all(self, job: Job) -> list[Peer] | Reason:
         """Choose the nodes for a due instant: as long as some may be on their way back, not fewer than it should be."""

@@ -142,6 +142,13 @@ class TestDecidedAtTheInstant:
         scene.wake()
         assert scene.execution.node == "a1"
 
+    def test_but_not_where_all_are_meant(self) -> None:
+        scene = Scene(make_job(schedule=EACH_10, tags={"role": "web"}), ("a1",))
+        scene.join("a0", places=0)
+        scene.forward(10 * SECOND)
+        scene.wake()
+        assert sorted(e.node for e in scene.executions) == ["a0", "a1"]
+
     def test_r11_the_slot_is_taken(self) -> None:
         scene = Scene(make_job(schedule=EACH_10, concurrency="forbid"))
         scene.forward(10 * SECOND)
