@@ -230,8 +230,8 @@ def _take(draft: Draft, job: Job, state: JobState, instant: int, world: World) -
 
 def _claimed(draft: Draft, job: Job, instant: int, world: World) -> Reason | None:
     """Create the run of an instant, or tell why it cannot be."""
-    late = world.now - instant
-    if instant > world.since and world.settled and late > policy.duration(job.start_deadline, "start_deadline"):
+    late = world.now - max(instant, world.settled_at)  # before that it waited for nodes, whatever the load
+    if instant > world.since and late > policy.duration(job.start_deadline, "start_deadline"):
         return Reason.OVERLOADED
     if job.forbids_overlap and occupied(draft, job):
         return Reason.OVERLAP

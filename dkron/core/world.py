@@ -59,10 +59,15 @@ class World(NamedTuple):
         return placed
 
     @property
+    def settled_at(self) -> int:
+        """Return the reference time at which the nodes that are there have, or had, had the time to find this server."""
+        opened, arrived = self.members.opened, self.members.arrived
+        return self.now - self.boot + max(opened + SETTLING, min(arrived + ARRIVING, opened + LONGEST_SETTLING))
+
+    @property
     def settled(self) -> bool:
-        """Tell whether the nodes that are there have had the time to find this server."""
-        opened, arrived = self.boot - self.members.opened, self.boot - self.members.arrived
-        return opened >= SETTLING and (arrived >= ARRIVING or opened >= LONGEST_SETTLING)
+        """Tell whether nodes that are not here are not on their way."""
+        return self.settled_at <= self.now
 
     def lease_end(self, agent: str) -> int:
         """Return the reference time from which an unreachable incarnation surely starts nothing (R4)."""

@@ -260,6 +260,21 @@ class TestTakeover:
         assert all(len(run.executions) == 2 for run in scene.runs)
         assert seconds(scene)[0] == 1
 
+    def test_time_in_which_it_waited_for_them_does_not_make_it_late(self) -> None:
+        scene = Scene(make_job(tags={"role": "web"}), led_for=0)
+        for number in range(10):
+            scene.join(f"b{number}")
+            scene.forward(SECOND - 1)
+            scene.wake()
+            assert not scene.runs
+        for _ in range(2):
+            scene.forward(SECOND)
+            scene.wake()
+        assert scene.desk.state is not None
+        assert scene.desk.state.skips is None
+        assert seconds(scene)[:10] == list(range(1, 11))
+        assert all(len(run.executions) == 11 for run in scene.runs)
+
     def test_where_one_is_enough_it_takes_who_is_here(self) -> None:
         scene = Scene(make_job(), led_for=0)
         scene.wake()
