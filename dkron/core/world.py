@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dkron.core.clock import SECOND
 from dkron.core.membership import Members, Peer
-from dkron.core.models import Execution, Job, Reason, Restoration, Run, execution_id
+from dkron.core.models import Execution, Job, Reason, Restoration, Run, Trigger, execution_id
 from dkron.core.selection import choose, wanted
 
 SETTLING = 3 * SECOND  # how long after a server's start a missing node does not yet count as missing
@@ -79,8 +79,8 @@ class World(NamedTuple):
 
 
 def arm(run: Run, peers: Sequence[Peer], world: World, *, attempt: int = 1) -> tuple[Execution, ...]:
-    """Make executions for these targets, planned for the run's instant or, when that has passed, for now."""
-    start = max(run.group, world.now)
+    """Make executions for these targets, planned for the run's instant or, if that has passed or is but a name, for now."""
+    start = max(run.group, world.now) if run.trigger is Trigger.SCHEDULE else world.now
     return tuple(
         Execution(
             id=execution_id(run.group, peer.name, run.uid, 1 + sum(e.node == peer.name for e in run.executions)),

@@ -140,7 +140,7 @@ class LocalService:
     async def run_job(self, name: str, *, request: str = "", after: str | None = None) -> Run:
         """Run it now; `after` is None, or the last demand that was known when this one came, which may have been met since."""
         self._view(name)
-        self._last_group = max(self._scheduler.now(), self._last_group + 1)
+        self._last_group = _following(self._last_group, self._scheduler.now())
         known = sha256(request.encode()).hexdigest()[:16] if request else ""
         return await self._ask(name, partial(_run_now, group=self._last_group, request=known, after=after))
 
@@ -304,6 +304,11 @@ class LocalService:
         now = self._scheduler.now()
         armed = [run.group for run in desk.live() if run.trigger is Trigger.SCHEDULE and run.group > now] if desk.runs else []
         return min(armed) if armed else desk.next_due()
+
+
+def _following(last: int, now: int) -> int:
+    """Return the instant that names the next manual run: no name twice, and no clock that was ahead for long."""
+    return last + 1 if 0 <= last - now < SECOND else now
 
 
 def _run_now(draft: Draft, world: World, *, group: int, request: str, after: str | None) -> Run:

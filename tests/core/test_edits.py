@@ -153,6 +153,10 @@ class TestRunNow:
     def test_it_starts_now(self, manual: Scene) -> None:
         run = run_now(manual)
         assert (run.trigger, run.group, run.executions[0].start_at) == (Trigger.MANUAL, NOW, NOW)
+
+    def test_it_begins_now_also_if_the_server_that_named_it_is_ahead(self, manual: Scene) -> None:
+        run = run_now(manual, NOW + 3600 * SECOND)
+        assert run.executions[0].start_at == NOW
         assert manual.run == run
 
     def test_a_disabled_job_runs_when_asked_to(self) -> None:

@@ -236,6 +236,13 @@ class TestRuns:
 
         play(story)
 
+    @pytest.mark.parametrize(
+        ("last", "now", "named"),
+        [(0, 7, 7), (7, 7, 8), (9, 7, 10), (7 + SECOND, 7, 7), (7 + 3600 * SECOND, 7, 7)],
+    )
+    def test_which_is_not_that_of_a_clock_that_was_ahead(self, last: int, now: int, named: int) -> None:
+        assert module._following(last, now) == named
+
     def test_no_such_job(self) -> None:
         async def story(world: World) -> None:
             with pytest.raises(NotFoundError):
