@@ -117,6 +117,4 @@ def verdict(executions: tuple[Execution, ...]) -> str:
     last = [e for e in executions if not e.retried and e.status is not Status.REVOKED]
     ended = [e.status for e in last if e.status is not Status.SKIPPED or e.attempt > 1]
     good = ended.count(Status.SUCCEEDED)
-    if not ended:
-        return ""
-    return "success" if good == len(ended) else "failed" if not good else "partially_failed"
+    return "" if not ended else "success" if good == len(ended) else "partially_failed" if good else "failed"

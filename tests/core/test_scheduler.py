@@ -104,6 +104,25 @@ class TestR9CommitFirstThenSend:
 
         tell(story)
 
+    def test_the_results_of_a_run_on_many_nodes_share_its_writes(self) -> None:
+        async def story(world: World) -> None:
+            for number in range(1, 600):
+                world.join(f"a{number}.boot.1", f"a{number}")
+            await world.put(manual(tags={"role": "web"}))
+            await world.run_now()
+            executions = [order.id for order in world.said(Order)]
+            assert len(executions) == 600
+            before = world.store.store.revision
+            for execution in executions:
+                world.report(execution, agent=f"{execution.split('-')[1]}.boot.1")
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.2)
+            assert sorted(world.acknowledged) == sorted(executions)
+            assert not world.store.store.range("c/runs/").entries
+            assert world.store.store.revision - before < 40
+
+        tell(story)
+
     def test_a_report_about_an_unknown_job_is_acknowledged(self) -> None:
         async def story(world: World) -> None:
             world.report("x")

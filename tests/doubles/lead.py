@@ -108,10 +108,10 @@ class Lead:
         await asyncio.sleep(0.01)
         return self.leadership
 
-    def join(self, agent: str = AGENT) -> None:
-        hello = make_hello("a0", agent, wall=self.clock.wall(), reading=1)
+    def join(self, agent: str = AGENT, node: str = "a0") -> None:
+        hello = make_hello(node, agent, wall=self.clock.wall(), reading=1)
         peer = self.members.hello(hello, "", 1, boot=self.clock.boot(), wall=self.clock.wall())
-        peer.open = self.board.open.setdefault("a0", {})
+        peer.open = self.board.open.setdefault(node, {})
         self.scheduler.hello(peer)
 
     async def beat(self) -> None:
