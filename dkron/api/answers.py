@@ -90,13 +90,15 @@ async def answer_list(
     return await answer_stream(request, elements(), total=len(items) if total is None else total)
 
 
-async def answer_stream(request: web.Request, elements: AsyncIterator[bytes], *, total: int) -> web.StreamResponse:
+async def answer_stream(
+    request: web.Request, elements: AsyncIterator[bytes], *, total: int, headers: Headers | None = None
+) -> web.StreamResponse:
     """Answer with an array of what comes (elements, joined by commas): in one piece if it is short, else in chunks.
 
     A client that is slow delays only itself. A failure after the first chunk breaks the connection off, so that nobody takes a
     part for the whole.
     """
-    headers = {"Content-Type": JSON, "X-Total-Count": str(total)}
+    headers = {"Content-Type": JSON, "X-Total-Count": str(total), **(headers or {})}
     if request.method == "HEAD":
         return web.Response(headers=headers)
     response: web.StreamResponse | None = None

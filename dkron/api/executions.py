@@ -9,11 +9,12 @@ from typing import Any, Final
 from aiohttp import web
 
 from dkron.api.answers import answer, answer_list, answer_stream
-from dkron.api.jobs import stored_job
-from dkron.api.params import caller, integer, paging, query_of, sort_key
+from dkron.api.jobs import stored_job, verdict
+from dkron.api.params import caller, integer, paging, query_of, run_of, sort_key, waiting
 from dkron.api.replies import execution_json, job_json
 from dkron.api.service import Service
-from dkron.core.errors import InvalidInputError
+from dkron.core.clock import SECOND
+from dkron.core.errors import InvalidInputError, NotFoundError
 from dkron.core.models import Record
 from dkron.cron.zones import zone
 
@@ -40,7 +41,8 @@ async def list_executions(service: Service, request: web.Request) -> web.StreamR
     limit = integer(query, "output_size_limit")
     if limit is not None and limit < 0:
         raise InvalidInputError("output_size_limit", "is negative; write how many bytes of each output to show, 0 for none")
-    records = _ordered(await service.executions(view.job.name), query)
+    found, headers = await _found(service, view.job.name, query)
+    records = _ordered(found, query)
     start, end = paging(query)
     page = records[start:end] if start >= 0 and (end is None or end >= 0) else []
     where = zone(view.job.timezone)
@@ -55,7 +57,29 @@ async def list_executions(service: Service, request: web.Request) -> web.StreamR
             yield written
             await asyncio.sleep(0)
 
-    return await answer_stream(request, elements(), total=len(records))
+    return await answer_stream(request, elements(), total=len(records), headers=headers)
+
+
+async def _found(service: Service, job: str, query: Mapping[str, str]) -> tuple[list[Record], dict[str, str]]:
+    """Return a job's executions, or those of one run, and in a header how that ended, if it was waited for and is over."""
+    run, wait = run_of(query), waiting(query)
+    if wait is not None:
+        if not run:
+            raise InvalidInputError("wait", "needs a run to wait for: add run=, with what X-Dkron-Run said")
+        try:
+            async with asyncio.timeout(wait / SECOND):
+                return _ended(run, await service.wait_run(job, run))
+        except TimeoutError:
+            pass
+    found = await service.executions(job)
+    return ([record for record in found if record.group == int(run.partition("-")[0])] if run else found), {}
+
+
+def _ended(run: str, records: list[Record]) -> tuple[list[Record], dict[str, str]]:
+    """Return a run that is over. One of which nothing is known must not be taken for one that did nothing."""
+    if not records:
+        raise NotFoundError(f"run {run} is not known here: its executions are deleted, or it never was")
+    return sorted(records, key=lambda record: record.id, reverse=True), {"X-Dkron-Status": verdict(records)}
 
 
 def _ordered(records: list[Record], query: Mapping[str, str]) -> list[Record]:

@@ -92,14 +92,14 @@ async def run_job(service: Service, request: web.Request) -> web.StreamResponse:
     if wait is not None:
         try:
             async with asyncio.timeout(wait / SECOND):
-                headers["X-Dkron-Status"] = _verdict(await service.wait_run(name, run.id))
+                headers["X-Dkron-Status"] = verdict(await service.wait_run(name, run.id))
         except TimeoutError:
             status = 202
     view = service.index.get(name) or before or stored_job(service, request)  # an ephemeral job is gone after its success
     return answer(request, job_json(view), status=status, headers=headers)
 
 
-def _verdict(records: list[Record]) -> str:
+def verdict(records: list[Record]) -> str:
     """Sum up a run in a word: how it ended on each node at the last attempt, if it ended alike on all of them."""
     last: dict[str, Record] = {}
     for record in sorted(records, key=lambda record: record.attempt):

@@ -18,6 +18,7 @@ LONGEST_WAIT: Final = 3600 * SECOND
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _METADATA: Final = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 _KEY: Final = re.compile(r"[!-~]{1,200}")
+_RUN: Final = re.compile(r"[0-9]{1,20}-[0-9A-Za-z]{1,64}")
 _NOTHING: Final[Mapping[str, str]] = {}
 
 
@@ -77,6 +78,14 @@ def waiting(query: Mapping[str, str]) -> int | None:
     if wait > LONGEST_WAIT:
         raise InvalidInputError("wait", f"{text!r} is too long; the longest is {format_duration(LONGEST_WAIT)}")
     return wait
+
+
+def run_of(query: Mapping[str, str]) -> str:
+    """Return the run whose executions are asked for; "" for those of all."""
+    text = query.get("run", "")
+    if text and not _RUN.fullmatch(text):
+        raise InvalidInputError("run", f"{text[:40]!r} is no run; write what X-Dkron-Run said, or leave it out")
+    return text
 
 
 def wanted_disabled(query: Mapping[str, str]) -> bool | None:

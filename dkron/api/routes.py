@@ -50,6 +50,8 @@ _HISTORY: Final = (
     Parameter("_order", "`DESC`, newest first, unless said; anything else ascends.", {"enum": ["ASC", "DESC"]}),
     _START,
     _END,
+    Parameter("run", "Only the executions of this run, named as `X-Dkron-Run` did."),
+    Parameter("wait", "With `run`: answer when that is over, or after this duration (an hour unless said)."),
     Parameter("output_size_limit", "Show only the last bytes of each output; 0 for none.", {"type": "integer", "minimum": 0}),
     _PRETTY,
 )
@@ -153,9 +155,9 @@ ROUTES: Final = (
         "/v1/jobs/{job}/executions",
         executions.list_executions,
         {
-            200: Reply("The executions, in the job's time zone.", list[ExecutionReply], ("X-Total-Count",)),
+            200: Reply("The executions, in the job's time zone.", list[ExecutionReply], ("X-Total-Count", "X-Dkron-Status")),
             400: _INVALID,
-            404: _NO_JOB,
+            404: Reply("There is no such job, or no such run to wait for.", Problem),
         },
         _HISTORY,
     ),

@@ -27,6 +27,10 @@ class RefusedError(click.ClickException):
     exit_code = FAILED
 
 
+class UnavailableError(RefusedError):
+    """It cannot be done now, but perhaps soon: no server leads, or the one behind a proxy is being restarted."""
+
+
 class MissingError(click.ClickException):
     """There is no such thing."""
 
@@ -37,6 +41,14 @@ class UnreachableError(click.ClickException):
     """The server does not answer."""
 
     exit_code = UNREACHABLE
+
+
+_KINDS: Final[dict[int, type[click.ClickException]]] = {
+    http.HTTPStatus.NOT_FOUND: MissingError,
+    http.HTTPStatus.BAD_GATEWAY: UnavailableError,
+    http.HTTPStatus.SERVICE_UNAVAILABLE: UnavailableError,
+    http.HTTPStatus.GATEWAY_TIMEOUT: UnavailableError,
+}
 
 
 class Reply(NamedTuple):
@@ -137,7 +149,7 @@ def _judge(request: str, status: int, headers: http.client.HTTPMessage, content:
         return Reply(value, headers)
     problem = value.get("error") if isinstance(value, dict) else None
     sentence = problem or f"the server answered {status} {http.client.responses.get(status, '')} to {request}"
-    raise (MissingError if status == http.HTTPStatus.NOT_FOUND else RefusedError)(str(sentence))
+    raise _KINDS.get(status, RefusedError)(str(sentence))
 
 
 def _reason(error: Exception) -> str:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Iterator
 from typing import Any, Final
 
 import click
 
+from dkron.cli import follow
 from dkron.cli.client import Client, MissingError, RefusedError, Reply, remote
-from dkron.cli.executions import OPEN, print_executions
+from dkron.cli.executions import print_executions
 from dkron.cli.main import FAILED
 from dkron.cli.show import as_json, cell, moment, plural, print_json, print_table
-from dkron.core.clock import SECOND
-from dkron.cron.durations import parse_duration
 
 Json = dict[str, Any]
 
@@ -22,9 +19,6 @@ _TARGETS: Final = "X-Dkron-Targets"  # on how many nodes a job could run now
 _RUN: Final = "X-Dkron-Run"
 _HEADINGS: Final = ("NAME", "SCHEDULE", "ENABLED", "STATUS", "OK", "FAILED", "NEXT")
 _LABEL: Final = 18  # characters
-_LONGEST_PAUSE: Final = 1.0  # seconds
-_DEADLINE: Final = "5s"  # where the server knows none
-_MARGIN: Final = 5.0  # seconds for a start at the last moment to be reported
 
 
 @click.group(no_args_is_help=False)
@@ -163,7 +157,7 @@ def run(client: Client, *, name: str, wait: bool, as_json: bool) -> int:
     """Run a job now."""
     reply = client.ask("POST", ("v1", "jobs", name, "run"), headers={"Idempotency-Key": secrets.token_hex(16)})
     started = reply.headers.get(_RUN, "")
-    executions = _ended(client, reply.value, started) if wait else []
+    executions = follow.ended(client, reply.value, started) if wait else []
     if as_json:
         print_json(executions if wait else {"job": name, "run": started})
     elif wait:
@@ -171,37 +165,6 @@ def run(client: Client, *, name: str, wait: bool, as_json: bool) -> int:
     else:
         click.echo(f"{name} runs; `dkron executions {name}` shows how it goes")
     return FAILED if wait and not _succeeded(executions) else 0
-
-
-def _ended(client: Client, job: Json, run: str) -> list[Json]:
-    """Wait until nothing of a run is open; return its executions, or none if the job went with them, as it succeeded.
-
-    What waits for its start is not listed; but it has started, or is skipped, when the job's start deadline is over.
-    """
-    latest = time.monotonic() + parse_duration(job.get("start_deadline") or _DEADLINE, "start_deadline") / SECOND + _MARGIN
-    for pause in _pauses():
-        try:
-            listed: list[Json] = client.get("v1", "jobs", job["name"], "executions", output_size_limit=0).value
-        except MissingError:
-            if not job["ephemeral"]:
-                raise
-            click.echo(f"{job['name']} is gone, as an ephemeral job is after a success", err=True)
-            break
-        ours = [execution for execution in listed if execution["run"] == run]
-        if ours and not any(execution["status"] in OPEN for execution in ours):
-            return ours
-        if not ours and time.monotonic() >= latest:
-            raise MissingError(f"the executions of this run of {job['name']} are no longer listed")
-        time.sleep(pause)
-    return []
-
-
-def _pauses() -> Iterator[float]:
-    """Yield how many seconds to wait between looks: a short run is told of at once, a long one costs little."""
-    pause = 0.1
-    while True:
-        yield pause
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
 def _succeeded(executions: list[Json]) -> bool:

@@ -148,14 +148,22 @@ class LocalService:
         """Wait until that run is final."""
         held = (self._board.desk(name).runs or {}).get(run)
         while held is not None and not held.run.closed:
-            moved = asyncio.Event()
-            self._waiting.setdefault(name, []).append((run, moved))
-            await moved.wait()
+            await self._moved(name, run)
             last, held = held, (self._board.desk(name).runs or {}).get(run)
             if held is None:
                 return await self._history.run(name, last.run)
         group, _, _ = run.partition("-")
         return [record for record in await self._history.all(name) if record.group == int(group)]
+
+    async def _moved(self, name: str, run: str) -> None:
+        """Wait until a run is closed or gone; who gives up waiting leaves nothing behind."""
+        moved = asyncio.Event()
+        self._waiting.setdefault(name, []).append((run, moved))
+        try:
+            await moved.wait()
+        finally:
+            if left := [other for other in self._waiting.pop(name, []) if other[1] is not moved]:
+                self._waiting[name] = left
 
     async def stop_execution(self, job: str, execution: str, *, by: str) -> Record:
         """Ask for the end of a live execution."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -228,3 +229,34 @@ async def test_busy_lists_what_runs_oldest_first_in_utc(call: Any, post: Any, se
     reply = await call("GET", "/v1/busy?_sort=id&_start=0")
     assert reply.headers["X-Total-Count"] == "2"
     assert [shown["started_at"] for shown in reply.json] == ["2026-11-23T14:30:58.000000001Z", "2026-11-23T14:30:59.000000001Z"]
+
+
+async def test_a_run_is_waited_for_by_those_who_started_nothing(call: Any, post: Any, service: MemoryService) -> None:
+    await post("job")
+    keep(service, 1)
+    run = (await call("POST", "/v1/jobs/job/run")).headers["X-Dkron-Run"]
+    early = await call("GET", f"/v1/jobs/job/executions?run={run}&wait=10ms")
+    assert ([shown["run"] for shown in early.json], early.headers.get("X-Dkron-Status")) == ([run, run], None)
+    waiting = asyncio.create_task(call("GET", f"/v1/jobs/job/executions?run={run}&wait"))
+    service.finish(await service.started.get(), Status.FAILED)
+    reply = await waiting
+    assert (reply.status, reply.headers["X-Dkron-Status"]) == (200, "failed")
+    assert [(shown["run"], shown["status"]) for shown in reply.json] == [(run, "failed")] * 2
+    assert len((await call("GET", f"/v1/jobs/job/executions?run={run}")).json) == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "says"),
+    [
+        ("run=5-abc&wait", 404, "run 5-abc is not known here: its executions are deleted, or it never was"),
+        ("run=x&wait", 400, "run: 'x' is no run; write what X-Dkron-Run said"),
+        (f"run={'9' * 5000}-a", 400, "run: '9999"),
+        ("wait=1s", 400, "wait: needs a run to wait for"),
+        ("run=5-abc&wait=2h", 400, "wait: '2h' is too long"),
+    ],
+)
+async def test_a_run_that_cannot_be_waited_for(call: Any, post: Any, query: str, status: int, says: str) -> None:
+    await post("job")
+    reply = await call("GET", f"/v1/jobs/job/executions?{query}")
+    assert reply.status == status
+    assert reply.error.startswith(says)

@@ -10,11 +10,13 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 
+from dkron.cli.client import Client, UnreachableError
 from dkron.cli.main import FAILED, NOT_FOUND, UNREACHABLE, USAGE, run
 
 ZERO = "0001-01-01T00:00:00Z"
@@ -84,6 +86,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def output(capsys: pytest.CaptureFixture[str]) -> Any:
     """What was printed since the last time: (standard output, standard error)."""
     return capsys.readouterr
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second passes for the client whenever it would sleep for a while."""
+    passed = iter(range(1_000_000))
+    monkeypatch.setattr("dkron.cli.follow.time", SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(passed)))
 
 
 def job(name: str, **values: Any) -> dict[str, Any]:
@@ -287,36 +296,63 @@ def test_run_answers_at_once_and_has_a_key_of_its_own(server: Server, output: An
         ([execution("1", node_name=None, status="skipped", success=False, reason="no_target")], FAILED),
     ],
 )
-def test_run_wait_follows_to_the_end(
-    server: Server, output: Any, monkeypatch: pytest.MonkeyPatch, ends: list[Any], status: int
-) -> None:
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    other = execution("0-n1", run="another", status="running")
-    looks = iter([[other], [execution("1-n1", status="running"), other], [*ends, other]])
+@pytest.mark.usefixtures("patient")
+def test_run_wait_asks_until_the_run_is_over(server: Server, output: Any, ends: list[Any], status: int) -> None:
+    looks = iter([(200, []), (200, [execution("1-n1", status="running")]), (200, ends, {"X-Dkron-Status": "any"})])
     server.answers["POST /v1/jobs/backup/run"] = (200, job("backup"), {"X-Dkron-Run": RUN})
-    server.answers["GET /v1/jobs/backup/executions"] = lambda _: (200, next(looks))
+    server.answers["GET /v1/jobs/backup/executions"] = lambda _: next(looks)
     assert run(["job", "run", "backup", "--wait"]) == status
     lines = output().out.splitlines()
     assert len(lines) == 1 + len(ends)
+    assert [asked["method"] for asked in server.asked] == ["POST", "GET", "GET", "GET"]
+    assert server.asked[1]["query"] == {"run": RUN, "wait": "20s", "output_size_limit": "0"}
 
 
-def test_run_wait_waits_for_the_start(server: Server, output: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    looks = iter([[]] * 20 + [[execution("1-n1", status="succeeded")]])
-    server.answers["POST /v1/jobs/backup/run"] = (200, job("backup", start_deadline="1h"), {"X-Dkron-Run": RUN})
-    server.answers["GET /v1/jobs/backup/executions"] = lambda _: (200, next(looks))
+@pytest.mark.usefixtures("patient")
+def test_run_wait_goes_on_over_a_restart_of_the_server(server: Server) -> None:
+    busy = (503, {"error": "this server has not reached its store yet"})
+    unknown = (404, {"error": "run 1-2 is not known here"})
+    looks = iter([busy, (502, "<html>"), unknown, (200, [execution("1-n1")], {"X-Dkron-Status": "succeeded"})])
+    server.answers["POST /v1/jobs/backup/run"] = (200, job("backup"), {"X-Dkron-Run": RUN})
+    server.answers["GET /v1/jobs/backup/executions"] = lambda _: next(looks)
     assert run(["job", "run", "backup", "--wait"]) == 0
-    assert "succeeded" in output().out
+    assert len(server.asked) == 5
 
 
-def test_run_wait_ends_when_the_run_cannot_be_followed(server: Server, output: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dkron.cli.jobs._MARGIN", 0)
-    server.answers["POST /v1/jobs/backup/run"] = (200, job("backup", start_deadline="100ms"), {"X-Dkron-Run": RUN})
-    server.answers["GET /v1/jobs/backup/executions"] = (200, [execution("0-n1", run="another")])
+@pytest.mark.usefixtures("patient")
+def test_run_wait_that_gives_up_says_that_the_run_goes_on(server: Server, output: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise UnreachableError("cannot reach http://x: Connection refused")
+
+    monkeypatch.setattr(Client, "get", refused)
+    server.answers["POST /v1/jobs/backup/run"] = (200, job("backup"), {"X-Dkron-Run": RUN})
+    assert run(["job", "run", "backup", "--wait"]) == UNREACHABLE
+    wanted = "dkron: cannot reach http://x: Connection refused; the run goes on: `dkron executions backup` shows how\n"
+    assert output().err == wanted
+
+
+def test_run_wait_that_is_interrupted_says_that_the_run_goes_on(
+    server: Server, output: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "get", interrupted)
+    server.answers["POST /v1/jobs/backup/run"] = (200, job("backup"), {"X-Dkron-Run": RUN})
+    assert run(["job", "run", "backup", "--wait"]) == 130
+    assert output().err == "\nthe run goes on: `dkron executions backup` shows how\n"
+
+
+@pytest.mark.usefixtures("patient")
+def test_run_wait_ends_when_the_run_cannot_be_followed(server: Server, output: Any) -> None:
+    server.answers["POST /v1/jobs/backup/run"] = (200, job("backup", ephemeral=True), {"X-Dkron-Run": RUN})
+    server.answers["GET /v1/jobs/backup/executions"] = (404, {"error": f"run {RUN} is not known here"})
+    server.answers["GET /v1/jobs/backup"] = (200, job("backup", ephemeral=True))
     assert run(["job", "run", "backup", "--wait"]) == NOT_FOUND
-    assert output().err == "dkron: the executions of this run of backup are no longer listed\n"
+    assert output().err == f"dkron: run {RUN} is not known here\n"
 
 
+@pytest.mark.usefixtures("patient")
 def test_an_ephemeral_job_that_is_gone_has_succeeded(server: Server, output: Any) -> None:
     server.answers["POST /v1/jobs/once/run"] = (200, job("once", ephemeral=True), {"X-Dkron-Run": RUN})
     assert run(["job", "run", "once", "--wait"]) == 0

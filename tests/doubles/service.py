@@ -159,6 +159,8 @@ class MemoryService:
         self._outputs[record.id] = output
 
     async def wait_run(self, name: str, run: str) -> list[Record]:
+        if run not in self._over:
+            return []
         await self._over[run].wait()
         return [record for record in self._records[name].values() if run.startswith(f"{record.group}-")]
 

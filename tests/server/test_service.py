@@ -265,6 +265,21 @@ class TestRuns:
 
         play(story)
 
+    def test_who_gives_up_waiting_leaves_nothing_behind(self) -> None:
+        async def story(world: World) -> None:
+            await world.service.put_job(manual(), NONE)
+            run = await world.service.run_job("job")
+            other = asyncio.create_task(world.service.wait_run("job", run.id))
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(world.service.wait_run("job", run.id), 1)
+            assert len(world.service._waiting["job"]) == 1
+            await world.end(run.executions[0].id)
+            await other
+            assert world.service._waiting == {}
+
+        play(story)
+
     def test_a_run_that_has_ended_need_not_be_waited_for(self) -> None:
         async def story(world: World) -> None:
             await world.service.put_job(manual(), NONE)
