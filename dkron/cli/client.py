@@ -18,6 +18,7 @@ from dkron.cli.main import FAILED, NOT_FOUND, UNREACHABLE
 
 _PATIENCE: Final = 30  # seconds for each connect, send and receive
 _LARGEST_REPLY: Final = 1 << 30  # bytes
+_SIGNATURE: Final = "X-Whom"  # on every reply of a server
 _WARNING: Final = re.compile(r'299 dkron ("(?:[^"\\]|\\.)*")')
 
 
@@ -89,6 +90,8 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         sent = {"Accept": "application/json", "User-Agent": f"dkron/{__version__}", **(headers or {})}
         status, got, content = self._exchange(method, target, data, sent)
+        if _SIGNATURE not in got and (status < http.HTTPStatus.BAD_REQUEST or status == http.HTTPStatus.NOT_FOUND):
+            raise UnreachableError(f"{self._server.geturl()}: is not a dkron server ({_told(status, got)})")
         return _judge(f"{method} {target}", status, got, content)
 
     def _exchange(
@@ -98,7 +101,7 @@ class Client:
         try:
             connection.request(method, target, data, dict(headers))
             response = connection.getresponse()
-            return response.status, response.headers, response.read(_LARGEST_REPLY)
+            return response.status, response.headers, _whole(response)
         except (OSError, http.client.HTTPException) as error:
             raise UnreachableError(f"cannot reach {self._server.geturl()}: {_reason(error)}") from None
         finally:
@@ -140,19 +143,37 @@ def _split(text: str) -> SplitResult:
     return url
 
 
+def _whole(response: http.client.HTTPResponse) -> bytes:
+    """Read an answer. Raises `IncompleteRead` if it is shorter than it said, which the library leaves to us."""
+    content = response.read(_LARGEST_REPLY)
+    if response.length:
+        raise http.client.IncompleteRead(content, response.length)
+    return content
+
+
 def _judge(request: str, status: int, headers: http.client.HTTPMessage, content: bytes) -> Reply:
     try:
-        value = json.loads(content) if content else None
+        value, readable = json.loads(content), True
     except (ValueError, RecursionError):
-        value = content.decode(errors="replace")
-    if status < http.HTTPStatus.BAD_REQUEST:
+        value, readable = None, False
+    if status < http.HTTPStatus.MULTIPLE_CHOICES:
+        if not readable:
+            raise UnreachableError(f"the answer to {request} is not JSON")
         return Reply(value, headers)
     problem = value.get("error") if isinstance(value, dict) else None
     sentence = problem or f"the server answered {status} {http.client.responses.get(status, '')} to {request}"
     raise _KINDS.get(status, RefusedError)(str(sentence))
 
 
+def _told(status: int, headers: http.client.HTTPMessage) -> str:
+    """Say what something that is no server of ours had to say, for whoever knows the proxies there."""
+    to = "".join(mark for mark in headers.get("Location", "")[:100] if mark.isprintable())
+    return f"it answered {status}, to {to}" if to else f"it answered {status}"
+
+
 def _reason(error: Exception) -> str:
+    if isinstance(error, http.client.IncompleteRead):
+        return "its answer broke off"
     if isinstance(error, TimeoutError):
         return f"no answer within {_PATIENCE} s"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -60,8 +60,10 @@ class Handler(BaseHTTPRequestHandler):
         status, value, *headers = answer(asked) if callable(answer) else answer
         content = value.encode() if isinstance(value, str) else json.dumps(value).encode()
         self.send_response(status)
-        for name, text in {"Content-Length": str(len(content)), **(headers[0] if headers else {})}.items():
-            self.send_header(name, text)
+        told = {"Content-Length": str(len(content)), "X-Whom": "n1", **(headers[0] if headers else {})}
+        for name, text in told.items():
+            if text:
+                self.send_header(name, text)
         self.end_headers()
         self.wfile.write(content)
 
@@ -460,8 +462,42 @@ def test_what_is_not_there(output: Any, command: list[str]) -> None:
     assert output().err == "dkron: there is no such thing\n"
 
 
-def test_a_server_that_is_none_of_ours(server: Server, output: Any) -> None:
-    server.answers["GET /v1/members"] = (503, "<html>busy</html>")
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ((301, "<html>", {"Location": "https://example.org/in", "X-Whom": ""}), "it answered 301, to https://example.org/in"),
+        ((200, "<html>hello</html>", {"X-Whom": ""}), "it answered 200"),
+        ((200, "{}", {"X-Whom": ""}), "it answered 200"),
+        ((404, "<html>what?</html>", {"X-Whom": ""}), "it answered 404"),
+    ],
+)
+@pytest.mark.parametrize("command", [["members"], ["job", "enable", "x"], ["job", "run", "x"], ["job", "show", "x"]])
+def test_what_is_no_server_of_ours_has_done_nothing(
+    server: Server, output: Any, command: list[str], answer: Any, told: str
+) -> None:
+    for route in ("GET /v1/members", "POST /v1/jobs/x/toggle", "POST /v1/jobs/x/run", "GET /v1/jobs/x"):
+        server.answers[route] = answer
+    assert run(command) == UNREACHABLE
+    assert output() == ("", f"dkron: {server.url}: is not a dkron server ({told})\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        ((200, "[", {"Content-Length": "1000", "Connection": "close"}), "cannot reach {}: its answer broke off"),
+        ((200, "[{"), "the answer to GET /v1/members is not JSON"),
+        ((200, ""), "the answer to GET /v1/members is not JSON"),
+        ((200, "[" * 100_000), "the answer to GET /v1/members is not JSON"),
+    ],
+)
+def test_an_answer_that_is_none(server: Server, output: Any, answer: Any, complaint: str) -> None:
+    server.answers["GET /v1/members"] = answer
+    assert run(["members"]) == UNREACHABLE
+    assert output() == ("", f"dkron: {complaint.format(server.url)}\n")
+
+
+def test_a_proxy_without_its_server(server: Server, output: Any) -> None:
+    server.answers["GET /v1/members"] = (503, "<html>busy</html>", {"X-Whom": ""})
     assert run(["members"]) == FAILED
     assert output().err == "dkron: the server answered 503 Service Unavailable to GET /v1/members\n"
 
