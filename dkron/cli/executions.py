@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from dkron.cli.arguments import EXECUTION, JOB
 from dkron.cli.client import Client, MissingError, remote
 from dkron.cli.show import as_json, moment, print_json, print_table, seconds
 
@@ -23,7 +24,7 @@ _HEADINGS: Final = ("ID", "NODE", "ATTEMPT", "STATUS", "SCHEDULED", "TOOK", "REA
 
 
 @click.command()
-@click.argument("job")
+@click.argument("job", type=JOB)
 @click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, metavar="N", help="at most N; 0: all")
 @as_json
 @remote
@@ -63,10 +64,10 @@ def _stopped(execution: Json) -> str:
 
 
 @click.command()
-@click.argument("job")
-@click.argument("execution", default="")
+@click.argument("job", type=JOB)
+@click.argument("execution", type=EXECUTION, required=False)
 @remote
-def logs(client: Client, *, job: str, execution: str) -> None:
+def logs(client: Client, *, job: str, execution: str | None) -> None:
     """Print the output of an execution, by default of the newest."""
     newest = execution or _newest(client, job)
     found: Json = client.get("v1", "jobs", job, "executions", newest).value
@@ -84,8 +85,8 @@ def _newest(client: Client, job: str) -> str:
 
 
 @click.command()
-@click.argument("job")
-@click.argument("execution")
+@click.argument("job", type=JOB)
+@click.argument("execution", type=EXECUTION)
 @remote
 def stop(client: Client, *, job: str, execution: str) -> None:
     """End an execution: its processes get TERM, and KILL after a grace of 10 seconds."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from dkron.cli import follow
+from dkron.cli.arguments import JOB
 from dkron.cli.client import Client, MissingError, RefusedError, Reply, remote
 from dkron.cli.executions import print_executions
 from dkron.cli.main import FAILED
@@ -68,7 +69,7 @@ def _row(job: Json) -> tuple[object, ...]:
 
 
 @job.command()
-@click.argument("name")
+@click.argument("name", type=JOB)
 @as_json
 @remote
 def show(client: Client, *, name: str, as_json: bool) -> None:
@@ -149,7 +150,7 @@ def _where(reply: Reply) -> str:
 
 
 @job.command()
-@click.argument("name")
+@click.argument("name", type=JOB)
 @click.option("--wait", is_flag=True, help="wait for its end; exit status 1 if it did not succeed")
 @as_json
 @remote
@@ -175,7 +176,7 @@ def _succeeded(executions: list[Json]) -> bool:
 
 
 @job.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", type=JOB, nargs=-1, required=True, metavar="NAME...")
 @remote
 def delete(client: Client, *, names: tuple[str, ...]) -> None:
     """Delete jobs, with their history."""
@@ -185,7 +186,7 @@ def delete(client: Client, *, names: tuple[str, ...]) -> None:
 
 
 @job.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", type=JOB, nargs=-1, required=True, metavar="NAME...")
 @remote
 def enable(client: Client, *, names: tuple[str, ...]) -> None:
     """Let jobs run when they are due."""
@@ -193,7 +194,7 @@ def enable(client: Client, *, names: tuple[str, ...]) -> None:
 
 
 @job.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", type=JOB, nargs=-1, required=True, metavar="NAME...")
 @remote
 def disable(client: Client, *, names: tuple[str, ...]) -> None:
     """Keep jobs from running when they are due."""

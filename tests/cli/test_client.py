@@ -496,6 +496,25 @@ def test_an_answer_that_is_none(server: Server, output: Any, answer: Any, compla
     assert output() == ("", f"dkron: {complaint.format(server.url)}\n")
 
 
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        (["job", "show", ""], "NAME: is empty; give the name of a job"),
+        (["job", "run", ""], "NAME: is empty; give the name of a job"),
+        (["job", "delete", "a", ""], "NAME: is empty; give the name of a job"),
+        (["job", "enable", ""], "NAME: is empty; give the name of a job"),
+        (["executions", ""], "JOB: is empty; give the name of a job"),
+        (["logs", ""], "JOB: is empty; give the name of a job"),
+        (["logs", "a", ""], "EXECUTION: is empty; give the id of an execution"),
+        (["stop", "a", ""], "EXECUTION: is empty; give the id of an execution"),
+    ],
+)
+def test_an_empty_name_is_misuse(server: Server, output: Any, command: list[str], complaint: str) -> None:
+    assert run(command) == USAGE
+    assert output() == ("", f"dkron: {complaint}\n")
+    assert server.asked == []
+
+
 def test_a_proxy_without_its_server(server: Server, output: Any) -> None:
     server.answers["GET /v1/members"] = (503, "<html>busy</html>", {"X-Whom": ""})
     assert run(["members"]) == FAILED
