@@ -64,6 +64,17 @@ def test_keygen_prints_a_fresh_key_for_encrypt(capsys: pytest.CaptureFixture[str
         (["agent", "--server=perhaps"], "--server: must be a valid boolean, not 'perhaps'"),
         (["agent", "--config", "no/such"], "--config: there is no file no/such"),
         (["agent", "--join", "example.org"], "--join: example.org:8946 is beyond this machine"),
+        (["agent", "-server", "--join"], "--join: needs a value"),
+        (["agent", "--tag"], "--tag: needs a value"),
+        (["agent", "--encrypt", "--join", "10.0.0.5"], "--encrypt: needs a value"),
+        (["agent", "--data-dir", "-server"], "--data-dir: needs a value"),
+        (["agent", "--encrypt", ""], "--encrypt: is empty; give a key as `dkron keygen` prints it, or leave the flag out"),
+        (["agent", "--encrypt="], "--encrypt: is empty"),
+        (["agent", "--drain", "-1s"], "--drain: '-1s' is not a duration"),
+        (["agent", "--drain=-1s"], "--drain: '-1s' is not a duration"),
+        (["agent", "--retry-max", "-1"], "--retry-max: must be greater than or equal to 0, not '-1'"),
+        (["agent", "-sever"], "No such option '-sever'. Did you mean -server?"),
+        (["agent", "-join=10.0.0.5"], "No such option '-join'. Did you mean --join?"),
         (["agent", "stray"], "Got unexpected extra argument"),
     ],
 )
@@ -78,6 +89,11 @@ def test_every_key_with_an_effect_is_in_the_help_of_agent(capsys: pytest.Capture
     for key in keys():
         if key.flag:
             assert (f" {key.flag} " in text) is not bool(key.inert)
+
+
+@pytest.mark.parametrize("flag", [key.flag for key in keys() if key.flag and key.looks != "true or false"])
+def test_no_flag_takes_its_default_when_its_value_is_missing(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    assert one_line_error(capsys, "agent", flag, "--server") == f"dkron: {flag}: needs a value\n"
 
 
 @pytest.mark.parametrize(
