@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import yaml
 
+from dkron import markup
 from dkron.core.errors import InvalidInputError
 
 PREFIX: Final = "DKRON_"
@@ -105,12 +106,14 @@ def _read(path: Path) -> str:
 
 def _parse(path: Path, text: str) -> Any:  # noqa: ANN401 - whatever the file holds
     try:
-        return json.loads(text) if path.suffix == ".json" else _yaml(text)
+        return json.loads(text, object_pairs_hook=markup.unique) if path.suffix == ".json" else _yaml(text)
     except json.JSONDecodeError as error:
         raise InvalidInputError(f"{path}: line {error.lineno}", f"is not JSON: {error.msg}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InvalidInputError(f"{path}: line {line}", f"is not YAML: {error.problem}") from None
+    except markup.MistakeError as error:
+        raise InvalidInputError(str(path), str(error)) from None
     except (yaml.YAMLError, ValueError) as error:
         raise InvalidInputError(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
@@ -118,6 +121,7 @@ def _parse(path: Path, text: str) -> Any:  # noqa: ANN401 - whatever the file ho
 
 
 def _yaml(text: str) -> Any:  # noqa: ANN401 - as above
+    markup.check(yaml.compose(text, yaml.BaseLoader))
     words = yaml.load(text, yaml.BaseLoader)  # noqa: S506 - this loader makes nothing but text
     if isinstance(words, dict) and words.get("plugins"):
         words["plugins"] = yaml.safe_load(text)["plugins"]

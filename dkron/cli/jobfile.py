@@ -9,6 +9,8 @@ from typing import Any, Final, TextIO
 import click
 import yaml
 
+from dkron import markup
+
 _LARGEST: Final = 64 << 20  # characters
 _MAPS: Final = ("tags", "metadata", "executor_config", "processors")
 
@@ -34,6 +36,8 @@ def read_jobs(stream: TextIO) -> list[dict[str, Any]]:
         documents = _documents(stream.read(_LARGEST + 1))
     except OSError as error:
         raise click.UsageError(f"{name}: cannot be read: {error.strerror}") from None
+    except markup.MistakeError as error:
+        raise click.UsageError(f"{name}: {error}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise click.UsageError(f"{name}: is neither YAML nor JSON: {' '.join(str(error).split())[:200]}") from None
     except RecursionError:
@@ -48,9 +52,16 @@ def _documents(text: str) -> list[Any]:
     if len(text) > _LARGEST:
         raise ValueError("it is larger than 64 MiB")
     try:
-        return [json.loads(text)]  # a hundred times faster than YAML, and enough for backups
+        return [json.loads(text, object_pairs_hook=markup.unique)]  # a hundred times faster than YAML, and enough for backups
     except json.JSONDecodeError:
-        return list(yaml.load_all(text, _Loader))
+        return list(_yaml(_Loader(text)))
+
+
+def _yaml(loader: _Loader) -> Iterator[Any]:
+    while loader.check_node():
+        root = loader.get_node()
+        markup.check(root)
+        yield loader.construct_document(root)
 
 
 def _flat(documents: list[Any]) -> Iterator[Any]:
