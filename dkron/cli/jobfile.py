@@ -13,6 +13,13 @@ from dkron import markup
 
 _LARGEST: Final = 64 << 20  # characters
 _MAPS: Final = ("tags", "metadata", "executor_config", "processors")
+_OPTIONS: Final = ("executor_config", "processors")  # in these, words such as `yes` and `off` are true or false...
+_SPOKEN: Final = ("command", "body")  # ...but for what is run or sent: `yes` is a program
+_TEXT: Final = "tag:yaml.org,2002:str"
+_BOOL: Final = "tag:yaml.org,2002:bool"
+_TYPED: Final = (_BOOL, "tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+_Copies = dict[tuple[int, bool], yaml.Node]
 
 
 class _Loader(yaml.SafeLoader):
@@ -61,7 +68,45 @@ def _yaml(loader: _Loader) -> Iterator[Any]:
     while loader.check_node():
         root = loader.get_node()
         markup.check(root)
+        for job in root.value if isinstance(root, yaml.SequenceNode) else [root]:
+            if isinstance(job, yaml.MappingNode):
+                _keep_texts(loader, job)
         yield loader.construct_document(root)
+
+
+def _keep_texts(loader: _Loader, job: yaml.MappingNode) -> None:
+    """Have the maps of a job, whose values are all text, keep them as they are written: `1.10` is no number there."""
+    loader.flatten_mapping(job)
+    copies: _Copies = {}
+    job.value = [
+        (key, _text(value, copies, truth=key.value in _OPTIONS) if key.value in _MAPS else value) for key, value in job.value
+    ]
+
+
+def _text(node: yaml.Node, copies: _Copies, *, truth: bool) -> yaml.Node:
+    """Return a node with text for numbers and words; others may refer to the same node, so it is left alone."""
+    if (id(node), truth) not in copies:
+        copies[id(node), truth] = _copy(node, copies, truth=truth)
+    return copies[id(node), truth]
+
+
+def _copy(node: yaml.Node, copies: _Copies, *, truth: bool) -> yaml.Node:
+    if isinstance(node, yaml.ScalarNode):
+        return yaml.ScalarNode(_TEXT if node.tag in _TYPED else node.tag, _spelled(node, truth=truth), node.start_mark)
+    if isinstance(node, yaml.SequenceNode):
+        return yaml.SequenceNode(node.tag, [_text(item, copies, truth=truth) for item in node.value], node.start_mark)
+    pairs = [
+        (_text(key, copies, truth=False), _text(value, copies, truth=truth and key.value not in _SPOKEN))
+        for key, value in node.value
+    ]
+    return yaml.MappingNode(node.tag, pairs, node.start_mark)
+
+
+def _spelled(node: yaml.ScalarNode, *, truth: bool) -> str:
+    """Return the text of a scalar; executors know `yes` and `On` as `true` only."""
+    if truth and node.tag == _BOOL:
+        return str(_Loader.bool_values[node.value.lower()]).lower()
+    return str(node.value)
 
 
 def _flat(documents: list[Any]) -> Iterator[Any]:
@@ -79,7 +124,7 @@ def _checked(file: str, number: int, job: Any) -> dict[str, Any]:  # noqa: ANN40
 
 
 def _texts(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
-    """Write numbers and truth values as text inside maps, whose values are all text; elsewhere the server judges them."""
+    """Write what JSON has as numbers and truth values as text inside maps; elsewhere the server judges them."""
     if isinstance(value, dict):
         return {str(key): _texts(inner) for key, inner in value.items()}
     if isinstance(value, bool):

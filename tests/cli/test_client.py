@@ -232,6 +232,35 @@ def test_apply_writes_texts_where_only_texts_may_be_and_leaves_the_rest(server: 
     }
 
 
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("tags: {blue: yes, ver: 1.10, num: 010}", {"tags": {"blue": "yes", "ver": "1.10", "num": "010"}}),
+        ("tags: {on: Off, 010: ~}", {"tags": {"on": "Off", "010": None}}),
+        (
+            "metadata: {at: 12:30:00, id: 0x1F, big: 1_000, e: 1e3}",
+            {"metadata": {"at": "12:30:00", "id": "0x1F", "big": "1_000", "e": "1e3"}},
+        ),
+        (
+            "executor_config: {command: 0755, shell: yes, x: On}",
+            {"executor_config": {"command": "0755", "shell": "true", "x": "true"}},
+        ),
+        ("executor_config: {command: yes, timeout: 30}", {"executor_config": {"command": "yes", "timeout": "30"}}),
+        ("executor_config: {shell: 'yes', y: False}", {"executor_config": {"shell": "yes", "y": "false"}}),
+        ("processors: {files: {forward: no, mode: 0600}}", {"processors": {"files": {"forward": "false", "mode": "0600"}}}),
+        ("retries: &n 3\ntags: {n: *n}", {"retries": 3, "tags": {"n": "3"}}),
+        ("x: &x {a: 1.0, b: 2}\nmetadata: {<<: *x, b: 0.20}", {"x": {"a": 1.0, "b": 2}, "metadata": {"a": "1.0", "b": "0.20"}}),
+        ("<<: {tags: {a: 1.0}}", {"tags": {"a": "1.0"}}),
+    ],
+)
+def test_apply_keeps_texts_as_they_are_written(server: Server, tmp_path: Path, written: str, sent: Any) -> None:
+    server.answers["POST /v1/jobs"] = lambda asked: (201, asked["body"], {})
+    path = tmp_path / "job.yml"
+    path.write_text(f"name: a\n{written}\n")
+    assert run(["job", "apply", "-f", str(path)]) == 0
+    assert server.asked[-1]["body"] == {"name": "a", **sent}
+
+
 def test_apply_puts_parents_first_and_goes_on_after_a_refusal(server: Server, output: Any, tmp_path: Path) -> None:
     def post(asked: Asked) -> tuple[int, Any]:
         if asked["body"]["name"] == "bad":
