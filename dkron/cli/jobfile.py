@@ -13,6 +13,7 @@ from dkron import markup
 
 _LARGEST: Final = 64 << 20  # characters
 _MAPS: Final = ("tags", "metadata", "executor_config", "processors")
+_KNOWN: Final = (*_MAPS, "name", "parent_job")
 _OPTIONS: Final = ("executor_config", "processors")  # in these, words such as `yes` and `off` are true or false...
 _SPOKEN: Final = ("command", "body")  # ...but for what is run or sent: `yes` is a program
 _TEXT: Final = "tag:yaml.org,2002:str"
@@ -23,12 +24,17 @@ _Copies = dict[tuple[int, bool], yaml.Node]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without dates: `starts_at: 2026-01-01T00:00:00Z` stays the text that the server wants."""
+    """YAML with nothing that JSON lacks: `starts_at: 2026-01-01T00:00:00Z` stays the text that the server wants."""
 
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in {"map", "seq", "str", "int", "float", "bool", "null"}
 }
 
 
@@ -49,9 +55,10 @@ def read_jobs(stream: TextIO) -> list[dict[str, Any]]:
         raise click.UsageError(f"{name}: is neither YAML nor JSON: {' '.join(str(error).split())[:200]}") from None
     except RecursionError:
         raise click.UsageError(f"{name}: is nested too deeply") from None
-    jobs = [_checked(name, number, job) for number, job in enumerate(_flat(documents), start=1)]
+    jobs = [_checked(f"{name}: job {number}", job) for number, job in enumerate(_flat(documents), start=1)]
     if not jobs:
         raise click.UsageError(f"{name}: holds no job")
+    _check_once(name, jobs)
     return _parents_first(jobs)
 
 
@@ -79,7 +86,8 @@ def _keep_texts(loader: _Loader, job: yaml.MappingNode) -> None:
     loader.flatten_mapping(job)
     copies: _Copies = {}
     job.value = [
-        (key, _text(value, copies, truth=key.value in _OPTIONS) if key.value in _MAPS else value) for key, value in job.value
+        (key, _text(value, copies, truth=_field(key.value) in _OPTIONS) if _field(key.value) in _MAPS else value)
+        for key, value in job.value
     ]
 
 
@@ -117,10 +125,34 @@ def _flat(documents: list[Any]) -> Iterator[Any]:
             yield document
 
 
-def _checked(file: str, number: int, job: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the file holds
-    if not isinstance(job, dict) or not isinstance(job.get("name"), str):
-        raise click.UsageError(f"{file}: job {number} must have keys and values, with a name")
-    return {str(key): _texts(value) if key in _MAPS else value for key, value in job.items()}
+def _checked(place: str, job: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the file holds
+    if not isinstance(job, dict):
+        raise click.UsageError(f"{place}: must be keys and values, such as `name: backup`")
+    fields: dict[str, Any] = {}
+    for key, value in job.items():
+        field = _field(key)
+        if field in fields:
+            raise click.UsageError(f"{place}: {field} is given twice")
+        fields[field] = _texts(value) if field in _MAPS else value
+    if fields.get("name") in (None, ""):
+        raise click.UsageError(f"{place}: name: is required")
+    if not isinstance(fields["name"], str):
+        raise click.UsageError(f"{place}: name: must be text; put it in quotes")
+    return fields
+
+
+def _field(key: object) -> str:
+    """Return a key as this module knows it; for the server the names of keys have no case."""
+    return str(key).casefold() if str(key).casefold() in _KNOWN else str(key)
+
+
+def _check_once(file: str, jobs: list[dict[str, Any]]) -> None:
+    """Refuse a job that is in the file twice: the last would win, and the first be told of as created."""
+    seen: set[str] = set()
+    for job in jobs:
+        if job["name"] in seen:
+            raise click.UsageError(f"{file}: job {job['name']} is in it twice")
+        seen.add(job["name"])
 
 
 def _texts(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
@@ -137,7 +169,10 @@ def _parents_first(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     waiting, done = list(jobs), []
     while waiting:
         names = {job["name"] for job in waiting}
-        ready = [job for job in waiting if job.get("parent_job") not in names - {job["name"]}] or waiting
+        ready = [
+            job for job in waiting if job["name"] == job.get("parent_job") or str(job.get("parent_job")) not in names
+        ] or waiting
         done += ready
-        waiting = [job for job in waiting if job not in ready]
+        names = {job["name"] for job in ready}
+        waiting = [job for job in waiting if job["name"] not in names]
     return done

@@ -250,13 +250,15 @@ def test_apply_writes_texts_where_only_texts_may_be_and_leaves_the_rest(server: 
         ("processors: {files: {forward: no, mode: 0600}}", {"processors": {"files": {"forward": "false", "mode": "0600"}}}),
         ("retries: &n 3\ntags: {n: *n}", {"retries": 3, "tags": {"n": "3"}}),
         ("x: &x {a: 1.0, b: 2}\nmetadata: {<<: *x, b: 0.20}", {"x": {"a": 1.0, "b": 2}, "metadata": {"a": "1.0", "b": "0.20"}}),
+        ("Tags: {ver: 1.10}\nRetries: 2", {"tags": {"ver": "1.10"}, "Retries": 2}),
+        ("parent_job: [a]", {"parent_job": ["a"]}),
         ("<<: {tags: {a: 1.0}}", {"tags": {"a": "1.0"}}),
     ],
 )
 def test_apply_keeps_texts_as_they_are_written(server: Server, tmp_path: Path, written: str, sent: Any) -> None:
     server.answers["POST /v1/jobs"] = lambda asked: (201, asked["body"], {})
     path = tmp_path / "job.yml"
-    path.write_text(f"name: a\n{written}\n")
+    path.write_text(f"Name: a\n{written}\n")
     assert run(["job", "apply", "-f", str(path)]) == 0
     assert server.asked[-1]["body"] == {"name": "a", **sent}
 
@@ -279,9 +281,16 @@ def test_apply_puts_parents_first_and_goes_on_after_a_refusal(server: Server, ou
     ("text", "complaint"),
     [
         ("", "holds no job"),
-        ("just words", "job 1 must have keys and values, with a name"),
-        ("- name: a\n- nome: b", "job 2 must have keys and values, with a name"),
-        ("name: 5", "job 1 must have keys and values, with a name"),
+        ("just words", "job 1: must be keys and values, such as `name: backup`"),
+        ("- name: a\n- nome: b", "job 2: name: is required"),
+        ("name: ''", "job 1: name: is required"),
+        ("name: 5", "job 1: name: must be text; put it in quotes"),
+        ("name: a\nNAME: b", "job 1: name is given twice"),
+        ("name: a\nTags: {b: c}\ntags: {b: d}", "job 1: tags is given twice"),
+        ("- name: x3\n- name: y\n- Name: x3", "job x3 is in it twice"),
+        ('[{"name": "x3"}, {"name": "x3"}]', "job x3 is in it twice"),
+        ("name: a\nx: !!binary aGVsbG8=", "is neither YAML nor JSON"),
+        ("name: a\nx: !!set {b}", "is neither YAML nor JSON"),
         ("name: a\nschedule: b\nname: c", "line 3: name is given twice"),
         ("name: a\ntags:\n  b: c\n  b: d", "line 4: b is given twice"),
         ('{"name": "a", "name": "b"}', "name is given twice"),
