@@ -10,7 +10,8 @@ from dkron.cli.client import Client, remote
 from dkron.cli.show import as_json, print_json, print_table
 
 _HEADINGS: Final = ("NAME", "ADDRESS", "STATUS", "SERVER", "VERSION", "RUNNING", "EXECUTORS", "TAGS")
-_FIXED_TAGS: Final = frozenset({"role", "version", "server"})  # said by other columns, or always the same
+_TOLD_TAGS: Final = frozenset({"version", "server"})  # other columns say the same
+_DEFAULT_ROLE: Final = ("role", "dkron")  # of every node that was given no other
 
 
 @click.command()
@@ -26,7 +27,7 @@ def members(client: Client, *, as_json: bool) -> None:
 
 
 def _row(member: dict[str, Any]) -> tuple[object, ...]:
-    tags = {key: value for key, value in member["Tags"].items() if key not in _FIXED_TAGS}
+    tags = dict(tag for tag in member["Tags"].items() if tag[0] not in _TOLD_TAGS and tag != _DEFAULT_ROLE)
     return (
         member["Name"],
         f"{member['Addr']}:{member['Port']}" if member["Port"] else member["Addr"],

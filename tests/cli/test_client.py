@@ -478,11 +478,13 @@ def test_members_and_leader(server: Server, output: Any) -> None:
         "queued": 0,
         "places": 1000,
     }
-    server.answers["GET /v1/members"] = (200, [member])
+    other = member | {"Name": "n2", "Tags": {"role": "db", "version": "0.1.0"}}
+    server.answers["GET /v1/members"] = (200, [member, other])
     server.answers["GET /v1/leader"] = (200, member)
     assert run(["members"]) == 0
-    row = output().out.splitlines()[1].split()
-    assert row == ["n1", "10.0.0.1:8946", "alive", "yes", "0.1.0", "2/1000", "http", "shell", "dc=dc1", "rack=b7"]
+    first, second = [line.split() for line in output().out.splitlines()[1:]]
+    assert (second[0], second[-1]) == ("n2", "role=db")
+    assert first == ["n1", "10.0.0.1:8946", "alive", "yes", "0.1.0", "2/1000", "http", "shell", "dc=dc1", "rack=b7"]
     assert run(["leader"]) == 0
     assert output().out == "n1\n"
 
