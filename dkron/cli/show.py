@@ -13,6 +13,10 @@ import click
 
 _GAP: Final = "  "
 _NARROWEST: Final = 8  # characters that a cut column keeps
+_PROSE: Final = frozenset({"REASON", "TAGS", "EXECUTORS", "SCHEDULE"})  # cut first: the beginning tells the most
+_WHOLE: Final = frozenset(
+    {"ID", "NAME", "SCHEDULED", "NEXT"}
+)  # never cut: other commands take the first, and a part of a time lies
 _NEVER: Final = ("0001-01-01T", "1970-01-01T")  # how the API writes "not yet" and "never"
 
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON")
@@ -24,7 +28,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows under headings; on a terminal, the widest columns are cut until a row fits on a line."""
+    """Print rows under headings; on a terminal, columns are cut until a row fits on a line: first prose, then the widest."""
     table = [tuple(headings), *(tuple(map(cell, row)) for row in rows)]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in layout(table, width):
@@ -32,11 +36,23 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
 
 
 def layout(table: Sequence[Sequence[str]], width: int | None) -> list[str]:
-    """Return the lines of a table, none longer than `width`, as far as that is possible."""
+    """Return the lines of a table, none longer than `width`, as far as that is possible without cutting what must be whole."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    while width is not None and sum(widths) + len(_GAP) * (len(widths) - 1) > width and max(widths) > _NARROWEST:
-        widths[widths.index(max(widths))] -= 1
+    prose = [number for number, heading in enumerate(table[0]) if heading in _PROSE]
+    others = [number for number, heading in enumerate(table[0]) if heading not in _WHOLE]
+    if width is not None:
+        for columns in (prose, others):
+            _narrow(widths, columns, sum(widths) + len(_GAP) * (len(widths) - 1) - width)
     return [_GAP.join(_fitted(text, size) for text, size in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def _narrow(widths: list[int], columns: Sequence[int], excess: int) -> None:
+    """Take so many characters away from these columns, or all that they can spare: always one from the widest."""
+    for _ in range(excess if columns else 0):
+        widest = max(columns, key=widths.__getitem__)
+        if widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
 
 
 def cell(value: object) -> str:

@@ -15,6 +15,17 @@ def test_the_widest_columns_are_cut_to_fit_the_terminal() -> None:
     assert max(map(len, lines)) <= 30
 
 
+def test_what_other_commands_take_is_whole_and_prose_is_cut_first() -> None:
+    identity, time = "1795972160213632889-n1-0345a616-2", "2026-11-29T17:09:21Z"
+    head, row = show.layout(
+        [("ID", "NODE", "SCHEDULED", "REASON"), (identity, "long-named-node", time, "exit status 1, and more")], 83
+    )
+    assert row == f"{identity}  long-named-node  {time}  exit sta…"
+    assert head.split() == ["ID", "NODE", "SCHEDULED", "REASON"]
+    assert show.layout([("ID", "NODE", "REASON"), (identity, "long-named-node", "exit")], 20)[1] == f"{identity}  long-na…  exit"
+    assert show.layout([("NAME", "NEXT"), ("a-rather-long-name", time)], 10)[1] == f"a-rather-long-name  {time}"
+
+
 def test_nothing_is_cut_where_nobody_looks() -> None:
     assert show.layout([("x" * 500,)], None) == ["x" * 500]
 
