@@ -19,6 +19,7 @@ from dkron.cli.main import FAILED, NOT_FOUND, UNREACHABLE
 _PATIENCE: Final = 30  # seconds for each connect, send and receive
 _LARGEST_REPLY: Final = 1 << 30  # bytes
 _SIGNATURE: Final = "X-Whom"  # on every reply of a server
+_LISTED: Final = ("GET /v1/jobs lists", "`dkron job list` lists")  # how the API says it, and how one does it here
 _WARNING: Final = re.compile(r'299 dkron ("(?:[^"\\]|\\.)*")')
 
 
@@ -162,7 +163,7 @@ def _judge(request: str, status: int, headers: http.client.HTTPMessage, content:
         return Reply(value, headers)
     problem = value.get("error") if isinstance(value, dict) else None
     sentence = problem or f"the server answered {status} {http.client.responses.get(status, '')} to {request}"
-    raise _KINDS.get(status, RefusedError)(str(sentence))
+    raise _KINDS.get(status, RefusedError)(str(sentence).replace(*_LISTED))
 
 
 def _told(status: int, headers: http.client.HTTPMessage) -> str:

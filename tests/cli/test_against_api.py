@@ -155,7 +155,9 @@ async def test_jobs_are_switched_and_deleted(dkron: Dkron, service: Watched) -> 
     assert refused.status == FAILED
     assert refused.out == "deleted backup\n"
     assert "is the parent of child" in refused.err
-    assert (await dkron("job", "show", "backup")).status == NOT_FOUND
+    gone = await dkron("job", "show", "backup")
+    assert gone.status == NOT_FOUND
+    assert gone.err == "dkron: there is no job 'backup'; `dkron job list` lists those that there are\n"
 
 
 async def test_the_cluster_is_shown_and_left(dkron: Dkron, service: Watched) -> None:
