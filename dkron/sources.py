@@ -60,6 +60,8 @@ def find_file(given: str) -> Path | None:
     """
     if given:
         path = Path(given)
+        if path.is_dir():
+            raise InvalidInputError("--config", f"{given} is a folder; give the file in it")
         if not path.is_file():
             raise InvalidInputError("--config", f"there is no file {given}")
         return path

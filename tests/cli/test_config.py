@@ -65,6 +65,7 @@ def test_a_given_file_is_the_only_one(clean: Path) -> None:
 
 def test_a_given_file_must_be_there() -> None:
     assert refusal({"config": "no/such.yml"}) == "--config: there is no file no/such.yml"
+    assert refusal({"config": "/"}) == "--config: / is a folder; give the file in it"
 
 
 def test_keys_are_written_with_hyphens_or_underscores(clean: Path) -> None:
