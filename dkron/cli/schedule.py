@@ -9,7 +9,7 @@ import click
 
 from dkron.cli.show import as_json, print_json
 from dkron.core.clock import SystemClock, to_datetime
-from dkron.cron.schedule import Schedule, parse, zone
+from dkron.cron.schedule import Cron, Schedule, parse, zone
 
 
 @click.group(no_args_is_help=False)
@@ -27,7 +27,7 @@ def next_due(*, expression: str, timezone: str, count: int, name: str, as_json: 
     """Print the next instants at which a schedule is due, in its zone."""
     now = SystemClock().wall()
     planned = parse(expression, timezone=timezone, name=name, created_at=now)
-    where = zone(timezone)
+    where = planned.zone if isinstance(planned, Cron) else zone(timezone)  # the expression's own, if it names one
     due = [to_datetime(instant).astimezone(where).isoformat() for instant in islice(_due(planned, now), count)]
     if as_json:
         print_json(due)

@@ -22,6 +22,11 @@ def test_the_next_instants_are_in_the_zone_of_the_job(output: Any) -> None:
     assert due[2].date() - due[0].date() == timedelta(days=2)
 
 
+def test_a_zone_in_the_expression_is_the_zone(output: Any) -> None:
+    assert run(["schedule", "next", "TZ=Asia/Tokyo @daily", "--timezone", "Europe/Paris", "--count", "1"]) == 0
+    assert output().out.endswith("T00:00:00+09:00\n")
+
+
 def test_hashing_needs_the_name(output: Any) -> None:
     assert run(["schedule", "next", "~ ~ 3 * * *", "--name", "backup", "--count", "1", "--json"]) == 0
     (due,) = json.loads(output().out)
