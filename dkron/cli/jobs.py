@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Any, Final
 
 import click
@@ -178,31 +179,47 @@ def _succeeded(executions: list[Json]) -> bool:
 @job.command()
 @click.argument("names", type=JOB, nargs=-1, required=True, metavar="NAME...")
 @remote
-def delete(client: Client, *, names: tuple[str, ...]) -> None:
+def delete(client: Client, *, names: tuple[str, ...]) -> int:
     """Delete jobs, with their history."""
-    for name in names:
+
+    def act(name: str) -> None:
         client.ask("DELETE", ("v1", "jobs", name))
         click.echo(f"deleted {name}")
 
-
-@job.command()
-@click.argument("names", type=JOB, nargs=-1, required=True, metavar="NAME...")
-@remote
-def enable(client: Client, *, names: tuple[str, ...]) -> None:
-    """Let jobs run when they are due."""
-    _switch(client, names, disabled=False)
+    return _each(names, act)
 
 
-@job.command()
-@click.argument("names", type=JOB, nargs=-1, required=True, metavar="NAME...")
-@remote
-def disable(client: Client, *, names: tuple[str, ...]) -> None:
-    """Keep jobs from running when they are due."""
-    _switch(client, names, disabled=True)
-
-
-def _switch(client: Client, names: tuple[str, ...], *, disabled: bool) -> None:
-    word = "disabled" if disabled else "enabled"
+def _each(names: tuple[str, ...], act: Callable[[str], None]) -> int:
+    """Do something to each job, whatever becomes of the others; return the status of the first that failed."""
+    status = 0
     for name in names:
+        try:
+            act(name)
+        except (RefusedError, MissingError) as error:
+            click.echo(f"dkron: {error.message}", err=True)
+            status = status or error.exit_code
+    return status
+
+
+@job.command()
+@click.argument("names", type=JOB, nargs=-1, required=True, metavar="NAME...")
+@remote
+def enable(client: Client, *, names: tuple[str, ...]) -> int:
+    """Let jobs run when they are due."""
+    return _switch(client, names, disabled=False)
+
+
+@job.command()
+@click.argument("names", type=JOB, nargs=-1, required=True, metavar="NAME...")
+@remote
+def disable(client: Client, *, names: tuple[str, ...]) -> int:
+    """Keep jobs from running when they are due."""
+    return _switch(client, names, disabled=True)
+
+
+def _switch(client: Client, names: tuple[str, ...], *, disabled: bool) -> int:
+    def act(name: str) -> None:
         client.ask("POST", ("v1", "jobs", name, "toggle"), query={"disabled": str(disabled).lower()})
-        click.echo(f"{word} {name}")
+        click.echo(f"{'disabled' if disabled else 'enabled'} {name}")
+
+    return _each(names, act)

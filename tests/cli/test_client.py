@@ -423,6 +423,21 @@ def test_delete_enable_and_disable(server: Server, output: Any) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("command", "method", "path"), [("delete", "DELETE", ""), ("enable", "POST", "/toggle"), ("disable", "POST", "/toggle")]
+)
+def test_a_job_that_is_not_there_does_not_keep_the_others(
+    server: Server, output: Any, command: str, method: str, path: str
+) -> None:
+    for name in ("a", "c"):
+        server.answers[f"{method} /v1/jobs/{name}{path}"] = (200, job(name))
+    server.answers[f"{method} /v1/jobs/d{path}"] = (409, {"error": "d is needed"})
+    assert run(["job", command, "a", "b", "c", "d"]) == NOT_FOUND
+    out, err = output()
+    assert [line.split()[1] for line in out.splitlines()] == ["a", "c"]
+    assert err == "dkron: there is no such thing\ndkron: d is needed\n"
+
+
 def test_executions(server: Server, output: Any) -> None:
     found = [
         execution("3-n1", status="running", success=False, finished_at=ZERO),
