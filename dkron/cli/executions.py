@@ -55,12 +55,15 @@ def _row(execution: Json) -> tuple[object, ...]:
         execution["status"] if count == 1 else f"{execution['status']} x{count}",
         moment(execution["scheduled_at"]),
         "" if execution["status"] in _NEVER_STARTED else seconds(execution["started_at"], execution["finished_at"]),
-        execution.get("reason") or _stopped(execution),
+        _reason(execution),
     )
 
 
-def _stopped(execution: Json) -> str:
-    return f"stopped by {execution['stopped_by']}" if execution.get("stopped_by") else ""
+def _reason(execution: Json) -> str:
+    """Say why it ended so, and what its node said when that was decided already."""
+    stopped = f"stopped by {execution['stopped_by']}" if execution.get("stopped_by") else ""
+    late = f"late result: {execution['late_result']}" if execution.get("late_result") else ""
+    return "; ".join(filter(None, (execution.get("reason") or stopped, late)))
 
 
 @click.command()

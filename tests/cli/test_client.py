@@ -443,6 +443,7 @@ def test_executions(server: Server, output: Any) -> None:
         execution("3-n1", status="running", success=False, finished_at=ZERO),
         execution("2", node_name=None, status="skipped", reason="overlap", skips={"count": 4}),
         execution("1-n1", status="stopped", success=False, stopped_by="me"),
+        execution("0-n1", status="lost", success=False, reason="not heard of for 1m", late_result="succeeded"),
     ]
     server.answers["GET /v1/jobs/backup/executions"] = (200, found, {"X-Total-Count": "9"})
     assert run(["executions", "backup", "--limit", "3"]) == 0
@@ -451,8 +452,9 @@ def test_executions(server: Server, output: Any) -> None:
         ["3-n1", "n1", "1", "running", "2026-11-24T00:00:00Z", "-", "-"],
         ["2", "-", "1", "skipped x4", "2026-11-24T00:00:00Z", "-", "overlap"],
         ["1-n1", "n1", "1", "stopped", "2026-11-24T00:00:00Z", "1.500s", "stopped by me"],
+        ["0-n1", "n1", "1", "lost", "2026-11-24T00:00:00Z", "1.500s", "not heard of for 1m; late result: succeeded"],
     ]
-    assert err == "3 of 9 executions; --limit 0 lists all\n"
+    assert err == "4 of 9 executions; --limit 0 lists all\n"
     assert server.asked[0]["query"] == {"output_size_limit": "0", "_start": "0", "_end": "3"}
 
 
