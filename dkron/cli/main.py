@@ -5,12 +5,14 @@ Exit status: 0 done, 1 refused or failed, 2 used wrongly, 3 the server cannot be
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import platform
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import click
 
@@ -22,6 +24,7 @@ USAGE: Final = 2
 UNREACHABLE: Final = 3
 NOT_FOUND: Final = 4
 _INTERRUPTED: Final = 130  # as shells report SIGINT
+_UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
 # Where each command lives, and its one line of help, so that `dkron --help` imports none of them.
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -90,21 +93,42 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the program; return its exit status. An error is one line on standard error."""
+    _soften_output()
     try:
         status: Any = cli.main(list(arguments), prog_name="dkron", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         return _INTERRUPTED
     except BrokenPipeError:  # the reader has gone, `dkron job list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_output_up()
         return 0
     except Exception as error:  # whatever it is, people get one line
         if sys.flags.dev_mode and not isinstance(error, DkronError | click.ClickException):
             raise
+        if _unwritable(error):
+            _give_output_up()
         message, code = _explain(error)
         click.echo(f"dkron: {message}", err=True)
         return code
     return status if isinstance(status, int) else 0
+
+
+def _soften_output() -> None:
+    """Have what the terminal cannot show replaced, rather than end in the midst of an output."""
+    if sys.stdout is None:  # closed, `>&-`
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _give_output_up() -> None:
+    """Let the interpreter not try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _unwritable(error: Exception) -> TypeGuard[OSError]:
+    """Tell whether the output could not be written: the disk is full, or the terminal gone. All else has its own errors."""
+    return isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE
 
 
 def _explain(error: Exception) -> tuple[str, int]:
@@ -113,6 +137,8 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, DkronError):
         code = USAGE if isinstance(error, InvalidInputError) else NOT_FOUND if isinstance(error, NotFoundError) else FAILED
         return _one_line(str(error)), code
+    if _unwritable(error):
+        return f"cannot write the output: {error.strerror}", FAILED
     bug = f"{type(error).__name__}: {error}"
     return f"this should not happen: {_one_line(bug)} (with PYTHONDEVMODE=1 set it tells where)", FAILED
 

@@ -469,6 +469,14 @@ def test_logs_prints_the_newest_output_as_it_is(server: Server, output: Any) -> 
     assert output() == ("", "1-n1 has not ended: its output comes with its end\n")
 
 
+def test_logs_replaces_what_the_terminal_cannot_show(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    server.answers["GET /v1/jobs/backup/executions/1-n1"] = (200, execution("1-n1", output="grüße"))
+    assert run(["logs", "backup", "1-n1"]) == 0
+    assert shown.getvalue() == b"gr??e"
+
+
 def test_logs_of_a_job_that_never_ran(server: Server, output: Any) -> None:
     server.answers["GET /v1/jobs/backup/executions"] = (200, [])
     assert run(["logs", "backup"]) == NOT_FOUND

@@ -4,6 +4,7 @@ import base64
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,18 @@ def test_help_lists_every_command_and_each_can_be_loaded(capsys: pytest.CaptureF
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["version"]) == 0
     assert f"Version: {__version__}\n" in capsys.readouterr().out
+
+
+def test_an_output_that_cannot_be_written_is_one_line() -> None:
+    command = [sys.executable, "-c", "from dkron.cli.main import main; main()", "version"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (main.FAILED, "dkron: cannot write the output: No space left on device\n")
+
+
+def test_an_output_that_is_closed_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert main.run(["version"]) == 0
 
 
 def test_keygen_prints_a_fresh_key_for_encrypt(capsys: pytest.CaptureFixture[str]) -> None:
