@@ -24,6 +24,7 @@ from dkron.plugins.discovery import installed
 
 # -P: whatever lies in the working directory is not imported.
 COMMAND: Final = (sys.executable, "-P", "-m", "dkron.agent")
+_UNKNOWN_END: Final = "nobody can tell how, as this server did not start it"  # only a parent is told
 
 
 def exec_worker(settings: WorkerSettings) -> NoReturn:
@@ -114,7 +115,7 @@ class WorkerProcess:
     def _end(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
-        self._over.set_result("it left" if self._popen is None else _in_words(self._popen.wait()))
+        self._over.set_result(_UNKNOWN_END if self._popen is None else _in_words(self._popen.wait()))
 
 
 class Workers:

@@ -45,7 +45,7 @@ class TestSlot:
         assert await station.exit_of(first) == 0
         assert [folder.name for folder in slot.folders(str(station.data_dir))] == ["1"]
         assert second.poll() is None
-        assert await found.ended() == "it left"
+        assert await found.ended() == "nobody can tell how, as this server did not start it"
 
     async def test_of_a_worker_that_dies_while_it_retires_is_looked_after_by_the_next(
         self, station: Station, leader: Leader
