@@ -14,9 +14,8 @@ import click
 _GAP: Final = "  "
 _NARROWEST: Final = 8  # characters that a cut column keeps
 _PROSE: Final = frozenset({"REASON", "TAGS", "EXECUTORS", "SCHEDULE"})  # cut first: the beginning tells the most
-_WHOLE: Final = frozenset(
-    {"ID", "NAME", "SCHEDULED", "NEXT"}
-)  # never cut: other commands take the first, and a part of a time lies
+# Never cut: other commands take the first two, and a part of the others says something else.
+_WHOLE: Final = frozenset({"ID", "NAME", "STATUS", "SCHEDULED", "NEXT"})
 _NEVER: Final = ("0001-01-01T", "1970-01-01T")  # how the API writes "not yet" and "never"
 
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON")

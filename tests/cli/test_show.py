@@ -23,6 +23,7 @@ def test_what_other_commands_take_is_whole_and_prose_is_cut_first() -> None:
     assert row == f"{identity}  long-named-node  {time}  exit sta…"
     assert head.split() == ["ID", "NODE", "SCHEDULED", "REASON"]
     assert show.layout([("ID", "NODE", "REASON"), (identity, "long-named-node", "exit")], 20)[1] == f"{identity}  long-na…  exit"
+    assert show.layout([("NODE", "STATUS"), ("a-long-name", "succeeded")], 10)[1] == "a-long-…  succeeded"
     assert show.layout([("NAME", "NEXT"), ("a-rather-long-name", time)], 10)[1] == f"a-rather-long-name  {time}"
 
 
