@@ -19,6 +19,7 @@ from dkron.cli.main import FAILED, NOT_FOUND, UNREACHABLE
 _PATIENCE: Final = 30  # seconds for each connect, send and receive
 _LARGEST_REPLY: Final = 1 << 30  # bytes
 _SIGNATURE: Final = "X-Whom"  # on every reply of a server
+_FOREIGN: Final = frozenset({404, 405, 501})  # what other servers say of our routes; other errors are also those of proxies
 _LISTED: Final = ("GET /v1/jobs lists", "`dkron job list` lists")  # how the API says it, and how one does it here
 _WARNING: Final = re.compile(r'299 dkron ("(?:[^"\\]|\\.)*")')
 
@@ -91,7 +92,7 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         sent = {"Accept": "application/json", "User-Agent": f"dkron/{__version__}", **(headers or {})}
         status, got, content = self._exchange(method, target, data, sent)
-        if _SIGNATURE not in got and (status < http.HTTPStatus.BAD_REQUEST or status == http.HTTPStatus.NOT_FOUND):
+        if _SIGNATURE not in got and (status < http.HTTPStatus.BAD_REQUEST or status in _FOREIGN):
             raise UnreachableError(f"{self._server.geturl()}: is not a dkron server ({_told(status, got)})")
         return _judge(f"{method} {target}", status, got, content)
 

@@ -196,6 +196,7 @@ def test_what_is_not_there(output: Any, command: list[str]) -> None:
         ((200, "<html>hello</html>", {"X-Whom": ""}), "it answered 200"),
         ((200, "{}", {"X-Whom": ""}), "it answered 200"),
         ((404, "<html>what?</html>", {"X-Whom": ""}), "it answered 404"),
+        ((501, "<html>what?</html>", {"X-Whom": ""}), "it answered 501"),
     ],
 )
 @pytest.mark.parametrize("command", [["members"], ["job", "enable", "x"], ["job", "run", "x"], ["job", "show", "x"]])
