@@ -59,6 +59,7 @@ def test_an_output_that_cannot_be_written_is_one_line() -> None:
 def test_an_output_that_is_closed_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", None)
     assert main.run(["version"]) == 0
+    sys.stdout.close()
 
 
 def test_keygen_prints_a_fresh_key_for_encrypt(capsys: pytest.CaptureFixture[str]) -> None:
