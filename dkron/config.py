@@ -34,6 +34,7 @@ _KEY_LENGTHS: Final = (16, 24, 32)  # bytes: what Dkron accepts, so that a fleet
 _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Z]*)")
 _BYTES: Final = {"": 1, "B": 1, "K": 1 << 10, "KB": 1 << 10, "M": 1 << 20, "MB": 1 << 20, "G": 1 << 30, "GB": 1 << 30}
 _NODE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}")
 _LONGEST_SHOWN: Final = 60  # characters of a bad value in its error
 
 
@@ -82,6 +83,12 @@ def _peers(words: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(str, parsed))
 
 
+def _names(words: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(map(_HOST_NAME.fullmatch, words)):
+        raise ValueError("must be names of hosts, without scheme and port, such as dkron.example.org")
+    return tuple(word.lower() for word in words)
+
+
 def _tag_words(words: tuple[str, ...]) -> tuple[str, ...]:
     for word in words:
         if not word.partition("=")[0] or "=" not in word:
@@ -112,6 +119,7 @@ Secret = Annotated[str, AfterValidator(_text), Field(repr=False), "secret"]
 Switch = Annotated[bool, "true or false"]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1), "number"]
 Words = Annotated[tuple[Annotated[str, AfterValidator(_text)], ...], BeforeValidator(_words), "list"]
+Names = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_names), "list"]
 Peers = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_peers), "list"]
 TagWords = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_tag_words), "list of key=value"]
 Duration = Annotated[int, BeforeValidator(_duration), Field(ge=0), "duration"]
@@ -156,6 +164,7 @@ class Settings(BaseSettings):
     bind_addr: LinkAddress = _key(f"127.0.0.1:{LINK_PORT}", "where a server listens for agents; `:8946` means all interfaces")
     advertise_addr: LinkAddress = _key("", "address at which agents reach this server, if it differs from bind-addr")
     http_addr: HttpAddress = _key(f"127.0.0.1:{HTTP_PORT}", "where the API listens; `:8080` means all interfaces")
+    http_names: Names = _key((), "names by which the API may be called, such as that of a proxy")
     ui: Switch = _key("true", "serve the dashboard", inert="there is no dashboard yet")
     join: Peers = _key((), "addresses of servers to join, as host[:port]")
     retry_join: Peers = _key((), "as join, and used instead of it")
@@ -262,6 +271,14 @@ class Settings(BaseSettings):
     def http(self) -> Address:
         """Where the API listens."""
         return addresses.parse(self.http_addr, HTTP_PORT)
+
+    @property
+    def called(self) -> frozenset[str] | None:
+        """The names by which the API may be called, besides localhost; None: any, as they cannot be known beyond this machine."""
+        if not (self.http_names or self.http.loopback):
+            return None
+        advertised = (self.advertised.host,) if self.advertise_addr else ()
+        return frozenset(name.lower() for name in (*self.http_names, self.http.host, *advertised) if name)
 
     @property
     def peers(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from dkron.api.cluster import LEAVING
-from dkron.api.guard import LARGEST_BODY, Handler, guard
+from dkron.api.guard import LARGEST_BODY, NAMES, Handler, guard
 from dkron.api.openapi import DOCUMENT, document
 from dkron.api.replies import any_json
 from dkron.api.routes import HEADERS, ROUTES
@@ -23,8 +23,13 @@ _LONGEST_LINE: Final = 8 * 1024 * 1024  # bytes that the parser takes, so that t
 _LINGER: Final = 2.0  # seconds to go on reading what a client sends after it was refused, so that it gets to see why
 
 
-def make_app(service: Service) -> web.Application:
-    """Return the API of one server; to be run by `aiohttp.web.AppRunner`."""
+def make_app(service: Service, names: frozenset[str] | None = None) -> web.Application:
+    """Return the API of one server; to be run by `aiohttp.web.AppRunner`.
+
+    Args:
+        service: the server.
+        names: by which it may be called, besides addresses and localhost; None: by any.
+    """
     app = web.Application(
         middlewares=[guard, _seeing(service)],
         client_max_size=LARGEST_BODY,
@@ -36,6 +41,7 @@ def make_app(service: Service) -> web.Application:
         },
     )
     app[LEAVING] = set()
+    app[NAMES] = names
     app[DOCUMENT] = _description(service.version)
     for route in ROUTES:
         handler = partial(route.handler, service)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http
+import ipaddress
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -26,6 +28,8 @@ from dkron.core.errors import (
 LARGEST_BODY: Final = 1024 * 1024  # bytes; a job may have a quarter of it, once its spaces are gone
 LONGEST_LINE: Final = 16 * 1024  # characters of path and query
 
+NAMES: Final[web.AppKey[frozenset[str] | None]] = web.AppKey("names")  # by which the server may be called; None: by any
+
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _PORTS: Final = {"http": 80, "https": 443}
 _RETRY: Final = {"Retry-After": "1"}
@@ -42,6 +46,7 @@ _STATUSES: Final[tuple[tuple[type[DkronError], int], ...]] = (
 )
 
 _TOO_LARGE: Final = f"the body is larger than {LARGEST_BODY} bytes; a job has at most {LARGEST_JOB}"
+_NOT_ITS_NAME: Final = "is no name of this server; call it by its address or as localhost, or give it the name with http-names"
 _SENTENCES: Final = {408: "the body did not arrive in time; send it again", 413: _TOO_LARGE}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -73,10 +78,32 @@ def _refusal(request: web.Request) -> web.Response | None:
         return problem(414, f"path and query have more than {LONGEST_LINE} characters; shorten them")
     if (request.content_length or 0) > LARGEST_BODY:
         return problem(413, _TOO_LARGE)
+    if not _named(request.headers.get("Host", ""), request.app[NAMES]):
+        return problem(403, f"Host: {request.headers['Host'][:100]!r} {_NOT_ITS_NAME}")
     origin = request.headers.get("Origin")
     if origin is None or request.method in _SAFE or _own(origin, request):
         return None
     return problem(403, f"a page from {origin[:100]} may not change anything here; only pages of this server may")
+
+
+@lru_cache(maxsize=64)
+def _named(host: str, names: frozenset[str] | None) -> bool:
+    """Tell whether the server may be called that: a foreign page's own name could be made to lead here, an address could not."""
+    if names is None or not host:
+        return True
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+    except ValueError:  # nothing that leads anywhere
+        return False
+    return name in names or name == "localhost" or name.endswith(".localhost") or _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _own(origin: str, request: web.Request) -> bool:

@@ -315,7 +315,7 @@ class Node:
 
     async def _serve_api(self) -> None:
         address = self._settings.http
-        self._api = web.AppRunner(make_app(self._service), access_log=None, shutdown_timeout=1.0)
+        self._api = web.AppRunner(make_app(self._service, self._settings.called), access_log=None, shutdown_timeout=1.0)
         await self._api.setup()
         try:
             await web.TCPSite(self._api, address.host or None, address.port, backlog=1024).start()

@@ -21,9 +21,15 @@ def service() -> MemoryService:
     return MemoryService()
 
 
+@pytest.fixture
+def names() -> frozenset[str] | None:
+    """By which the API may be called; None: by any."""
+    return None
+
+
 @pytest_asyncio.fixture
-async def runner(service: MemoryService) -> AsyncIterator[web.AppRunner]:
-    runner = web.AppRunner(make_app(service))
+async def runner(service: MemoryService, names: frozenset[str] | None) -> AsyncIterator[web.AppRunner]:
+    runner = web.AppRunner(make_app(service, names))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield runner

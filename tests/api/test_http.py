@@ -142,6 +142,34 @@ async def test_its_own_pages_may(call: Any, origin: str, host: str, extra: dict[
     assert reply.status == 201
 
 
+@pytest.mark.parametrize("names", [frozenset({"dkron.example"})])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    "host", ["evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "notlocalhost", "[bad"]
+)
+async def test_a_name_that_was_made_to_lead_here_opens_nothing(call: Any, service: MemoryService, method: str, host: str) -> None:
+    headers = {"Host": host, "Origin": f"http://{host}", "X-Forwarded-Host": host}
+    reply = await call(method, "/v1/jobs", JOB if method == "POST" else None, headers=headers)
+    assert reply.status == 403
+    assert reply.error.startswith(f"Host: {host!r} is no name of this server; call it by its address or as localhost, or ")
+    assert len(service.index) == 0
+
+
+@pytest.mark.parametrize("names", [frozenset({"dkron.example"})])
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "10.0.0.1:8080", "[::1]:8080", "localhost:8080", "LOCALHOST.", "ui.localhost", "Dkron.example:1", ""],
+)
+async def test_by_its_own_names_a_server_may_be_called(call: Any, host: str) -> None:
+    assert (await call("GET", "/v1/jobs", headers={"Host": host})).status == 200
+    assert (await call("POST", "/v1/jobs", JOB, headers={"Host": host})).status == 201
+
+
+@pytest.mark.parametrize("names", [frozenset()])
+async def test_who_speaks_http_before_there_were_hosts_names_none(port: int) -> None:
+    assert (await raw(port, b"GET /v1/jobs HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.0 200")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "location"),
     [

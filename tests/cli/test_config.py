@@ -214,6 +214,7 @@ def test_variables_that_others_set_are_left_alone(monkeypatch: pytest.MonkeyPatc
         ({"encrypt": "c2hvcnQ="}, "--encrypt: must be 16, 24 or 32 bytes in base64, as `dkron keygen` prints them"),
         ({"bind_addr": "host:port"}, "--bind-addr: must be host:port with a port up to 65535"),
         ({"http_addr": "{{ GetMoon }}:1"}, "--http-addr: {{ GetMoon }} is not known here"),
+        ({"http_names": "dkron.example:8080"}, "--http-names: must be names of hosts, without scheme and port, such as"),
         ({"join": "provider=aws tag_key=x"}, "--join: cloud discovery (provider=...) is not available"),
         ({"join": ":8946"}, "--join: must be host:port of servers"),
         ({"max_running": "0"}, "--max-running: must be greater than or equal to 1"),
@@ -304,6 +305,21 @@ def test_other_machines_are_told_an_address_that_is_not_every() -> None:
     given = Settings.load({"server": "true", "bind_addr": ":9946", "insecure": "true", "advertise_addr": "cron.example.org"})
     assert str(given.advertised) == "cron.example.org:8946"
     assert str(Settings.load().advertised) == "127.0.0.1:8946"
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ({}, {"127.0.0.1"}),
+        ({"advertise_addr": "Cron.example"}, {"127.0.0.1", "cron.example"}),
+        ({"http_names": "Dkron.example, b", "http_addr": "localhost"}, {"localhost", "dkron.example", "b"}),
+        ({"http_names": "dkron.example", "http_addr": ":8080"}, {"dkron.example"}),
+        ({"http_addr": ":8080"}, None),
+        ({"http_addr": "cron.example"}, None),
+    ],
+)
+def test_the_names_of_an_api_are_known_on_loopback_or_when_given(flags: dict[str, Any], names: set[str] | None) -> None:
+    assert Settings.load(flags).called == names
 
 
 @pytest.mark.parametrize(
