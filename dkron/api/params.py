@@ -107,7 +107,7 @@ def caller(request: web.Request) -> str:
 
 
 def _visible(request: web.Request, name: str) -> str:
-    text = request.headers.get(name, "")
-    if text and not _KEY.fullmatch(text):
-        raise InvalidInputError(name, "must have 1 to 200 visible ASCII characters, without spaces")
-    return text
+    text = request.headers.get(name)
+    if text is not None and not _KEY.fullmatch(text):
+        raise InvalidInputError(name, "must have 1 to 200 visible ASCII characters, without spaces; or leave it out")
+    return text or ""
