@@ -25,7 +25,7 @@ Keys = Callable[[Sequence[JobView]], Iterable[Any]]
 class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which jobs, in which order, and which of those: the parameters of `GET /v1/jobs`.
 
-    `end` None means: to the last. `disabled` is text because anything but "true" and "false" matches nothing.
+    `end` None means: to the last.
     """
 
     sort: str = "name"
@@ -34,7 +34,7 @@ class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
     end: int | None = None
     q: str = ""
     status: str | None = None
-    disabled: str | None = None
+    disabled: bool | None = None
     metadata: tuple[tuple[str, str], ...] = ()
 
     def tests(self) -> Iterator[Test]:
@@ -45,7 +45,7 @@ class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
             wanted = "" if status == "untriggered" else status
             yield lambda view: view.state.status == wanted
         if (disabled := self.disabled) is not None:
-            yield lambda view: disabled == ("true" if view.job.disabled else "false")
+            yield lambda view: view.job.disabled is disabled
         if pairs := frozenset(self.metadata):
             yield lambda view: pairs <= view.job.metadata.items()
 

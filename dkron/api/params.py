@@ -14,6 +14,7 @@ from dkron.core.errors import InvalidInputError
 from dkron.cron.schedule import format_duration, parse_duration
 
 LONGEST_WAIT: Final = 3600 * SECOND
+STATUSES: Final = ("success", "failed", "partially_failed", "untriggered")
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _METADATA: Final = re.compile(r"metadata\[(.*)\]", re.DOTALL)
@@ -50,12 +51,21 @@ def sort_key(query: Mapping[str, str], known: Mapping[str, object], default: str
     return name
 
 
+def _choice(query: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str | None:
+    """Return one of the values that can match; None if the parameter is absent or empty."""
+    text = query.get(name) or None
+    if text is not None and text not in choices:
+        raise InvalidInputError(name, f"{text[:40]!r} is not known; use one of {', '.join(choices)}, or leave it out")
+    return text
+
+
 def job_query(request: web.Request) -> JobQuery:
     """Read the parameters of a list of jobs."""
     if not request.query_string:
         return JobQuery()
     query = request.query
     start, end = paging(query)
+    disabled = _choice(query, "disabled", ("true", "false"))
     pairs = ((_METADATA.fullmatch(name), text) for name, text in query.items())
     return JobQuery(
         sort=sort_key(query, SORTS, "name"),
@@ -63,8 +73,8 @@ def job_query(request: web.Request) -> JobQuery:
         start=start,
         end=end,
         q=query.get("q", ""),
-        status=query.get("status") or None,
-        disabled=query.get("disabled") or None,
+        status=_choice(query, "status", STATUSES),
+        disabled=None if disabled is None else disabled == "true",
         metadata=tuple((match[1], text) for match, text in pairs if match),
     )
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from dkron.api import cluster, executions, jobs, openapi
 from dkron.api.bodies import JobBody
 from dkron.api.index import SORTS
+from dkron.api.params import STATUSES
 from dkron.api.replies import ExecutionReply, HealthReply, JobReply, MemberReply, Problem, StatusReply
 from dkron.api.route import Parameter, Reply, Route
 
@@ -40,7 +41,7 @@ _LISTING: Final = (
     _START,
     _END,
     Parameter("q", "Only jobs with this in their name or display name."),
-    Parameter("status", "Only jobs with this status; `untriggered` for those that never ran."),
+    Parameter("status", "Only jobs with this status; `untriggered` for those that never ran.", {"enum": list(STATUSES)}),
     Parameter("disabled", "Only jobs that are (`true`) or are not (`false`) disabled.", {"enum": ["true", "false"]}),
     Parameter("metadata", "`metadata[key]=value`: only jobs with all of these pairs.", {"type": "object"}),
     _PRETTY,

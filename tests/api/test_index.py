@@ -71,8 +71,8 @@ async def test_every_sort_key_pages_as_if_all_were_sorted(sort: str, descending:
     [
         {"q": "77"},
         {"status": "untriggered"},
-        {"status": "failed", "disabled": "true"},
-        {"disabled": "TRUE"},
+        {"status": "failed", "disabled": True},
+        {"disabled": False},
         {"metadata": (("team", "red"),)},
         {"metadata": (("team", "red"), ("tier", "1")), "q": "b"},
         {"metadata": (("team", "red"), ("team", "blue"))},
