@@ -22,8 +22,8 @@ from aiohttp import web
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from doubles.service import START, MemoryService
 
-from dkron.api.app import make_app
 from dkron.api.index import SORTS
+from dkron.api.runner import ApiRunner
 from dkron.api.views import JobView
 from dkron.core.models import Job, JobState
 
@@ -98,7 +98,7 @@ class Holds:
 
 async def serve(*, jobs: bool, watch: bool) -> None:
     service, holds = MemoryService(views() if jobs else ()), Holds()
-    app = make_app(service)
+    runner = ApiRunner(service)
 
     async def bench(_: web.Request) -> web.Response:
         usage = {"cpu": time.process_time(), "hold": holds.take(), "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
@@ -108,9 +108,8 @@ async def serve(*, jobs: bool, watch: bool) -> None:
         await request.read()
         return web.Response(body=b"x" * 800, status=201, content_type="application/json")
 
-    app.router.add_get("/bench", bench)
-    app.router.add_post("/bare", bare)
-    runner = web.AppRunner(app)
+    runner.app.router.add_get("/bench", bench)
+    runner.app.router.add_post("/bare", bare)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     if watch:

@@ -49,7 +49,7 @@ def problem(status: int, sentence: str, headers: Headers | None = None) -> web.R
     return web.Response(body=body, status=status, headers={"Content-Type": JSON, **(headers or {})})
 
 
-def unexpected(request: web.Request, error: BaseException) -> str:
+def unexpected(request: web.BaseRequest, error: BaseException) -> str:
     """Log an error that nobody expected; return the sentence for the client, with the id under which the log has it."""
     number = secrets.token_hex(4)
     _LOG.error("error %s while answering %s %s", number, request.method, request.path, exc_info=error)

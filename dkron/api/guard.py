@@ -13,6 +13,7 @@ from aiohttp import web
 
 from dkron.api.answers import problem, unexpected
 from dkron.api.bodies import LARGEST_JOB
+from dkron.api.malformed import malformed
 from dkron.core.errors import (
     ConflictError,
     DkronError,
@@ -63,7 +64,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         return await _plain(request, error)
     except web.RequestPayloadError as error:
-        return problem(400, f"body: could not be read: {' '.join(str(error).split())}")
+        return problem(400, malformed(error.__cause__ or error))
     except TimeoutError:
         return problem(504, "this took too long; it may still happen, so look before you try again")
     except Exception as error:

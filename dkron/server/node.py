@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from dkron.agent.startup import Workers
-from dkron.api.app import make_app
+from dkron.api.runner import ApiRunner
 from dkron.config import Settings, worker_settings
 from dkron.core.board import EXECUTORS, LEADER, Board, Server, encode
 from dkron.core.clock import SECOND, SystemClock
@@ -315,7 +315,7 @@ class Node:
 
     async def _serve_api(self) -> None:
         address = self._settings.http
-        self._api = web.AppRunner(make_app(self._service, self._settings.called), access_log=None, shutdown_timeout=1.0)
+        self._api = ApiRunner(self._service, self._settings.called, shutdown_timeout=1.0)
         await self._api.setup()
         try:
             await web.TCPSite(self._api, address.host or None, address.port, backlog=1024).start()

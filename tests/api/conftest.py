@@ -13,7 +13,7 @@ import pytest_asyncio
 from aiohttp import web
 from doubles.service import MemoryService
 
-from dkron.api.app import make_app
+from dkron.api.runner import ApiRunner
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def names() -> frozenset[str] | None:
 
 @pytest_asyncio.fixture
 async def runner(service: MemoryService, names: frozenset[str] | None) -> AsyncIterator[web.AppRunner]:
-    runner = web.AppRunner(make_app(service, names))
+    runner = ApiRunner(service, names)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield runner

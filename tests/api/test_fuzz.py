@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, settings
 from openapi_spec_validator import validate
 from schemathesis.checks import CHECKS
 
-from dkron.api.app import make_app
 from dkron.api.openapi import document
 from dkron.api.routes import HEADERS, ROUTES
+from dkron.api.runner import ApiRunner
 from dkron.api.views import Counters, JobView
 from dkron.core.models import Job, Record, Run, Status
 
@@ -94,7 +94,7 @@ def url() -> Iterator[str]:
     async def serve() -> None:
         service = Prepared()
         await service.prepare()
-        runner = web.AppRunner(make_app(service))
+        runner = ApiRunner(service)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         addresses.append(f"http://127.0.0.1:{runner.addresses[0][1]}")

@@ -14,6 +14,7 @@ from doubles.service import MemoryService
 
 from dkron.api import guard
 from dkron.api.routes import ROUTES
+from dkron.api.runner import ApiRunner
 from dkron.api.views import JobView
 from dkron.core.errors import PluginError
 from dkron.core.models import Job, JobState
@@ -219,26 +220,45 @@ async def test_a_huge_parameter_is_refused_with_a_sentence(port: int, path: str,
     assert answer.endswith(b'{"error":"path and query have more than 16384 characters; shorten them"}')
 
 
+UNDECODED = "body: cannot be decoded as its Content-Encoding says; send it in gzip or deflate, or leave that header out"
+
+
 @pytest.mark.parametrize(
-    "request_text",
+    ("request_text", "error"),
     [
-        b"GET /v1/\0jobs HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /v1/jobs HTTP/1.1\r\nHost: x\r\nX-Nul: \0\r\n\r\n",
-        b"GET /v1/jobs HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n",
-        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n",
-        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nzz\r\n",
-        b"\x16\x03\x01\x02\x00\r\n\r\n",
-        b"nonsense\r\n\r\n",
+        (b"FOO /v1/jobs HTTP/1.1\r\nHost: x\r\n\r\n", "Invalid method encountered"),
+        (b"GET /v1/jobs HTTP/1.1\r\n\r\n", "Missing 'Host' header in request."),
+        (b"GET /v1/\0jobs HTTP/1.1\r\nHost: x\r\n\r\n", "Invalid char in url path"),
+        (b"GET /v1/jobs HTTP/1.1\r\nHost: x\r\nX-Nul: \0\r\n\r\n", "Invalid header value char"),
+        (
+            b"GET /v1/jobs HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n",
+            "a line of the request has more than 8190 bytes; shorten its headers",
+        ),
+        (b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n", "Invalid character in Content-Length"),
+        (
+            b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "Transfer-Encoding can't be present with Content-Length",
+        ),
+        (
+            b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nzz\r\n",
+            "Invalid character in chunk size",
+        ),
+        (b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Encoding: br\r\nContent-Length: 3\r\n\r\nabc", UNDECODED),
+        (b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Encoding: deflate\r\nContent-Length: 3\r\n\r\nabc", UNDECODED),
+        (b"\x16\x03\x01\x02\x00\r\n\r\n", "Received HTTPS traffic on an HTTP port"),
+        (b"nonsense\r\n\r\n", "Invalid method encountered"),
     ],
     ids=lambda text: repr(text[:50]),
 )
-async def test_what_is_no_http_is_a_400_and_one_line_in_the_log(
-    port: int, request_text: bytes, caplog: pytest.LogCaptureFixture
+async def test_what_is_no_http_is_answered_as_all_else_with_one_line_in_the_log(
+    port: int, request_text: bytes, error: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "dkron")
-    answer = await raw(port, request_text)
-    assert answer.split()[1] == b"400"
-    assert b"Traceback" not in answer
+    head, _, body = (await raw(port, request_text)).partition(b"\r\n\r\n")
+    assert head.split()[1] == b"400"
+    assert b"\r\nX-Whom: alpha\r\n" in head
+    assert b"\r\nContent-Type: application/json; charset=utf-8\r\n" in head
+    assert json.loads(body)["error"].removeprefix("this cannot be read as HTTP/1.1: ") == error
     assert all("\n" not in record.getMessage() and not record.exc_info for record in caplog.records)
 
 
@@ -246,7 +266,29 @@ async def test_what_is_no_http_is_a_400_and_one_line_in_the_log(
 async def test_a_body_that_is_not_compressed_as_it_says(call: Any, encoding: str) -> None:
     reply = await call("POST", "/v1/jobs", b"plainly not", headers={"Content-Encoding": encoding})
     assert reply.status == 400
-    assert reply.error.startswith("body: could not be read")
+    assert reply.error == UNDECODED
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/nope"])
+async def test_an_expectation_that_cannot_be_met_is_answered_as_all_else(port: int, path: str) -> None:
+    answer = await raw(port, f"POST {path} HTTP/1.1\r\nHost: x\r\nExpect: more\r\nConnection: close\r\n\r\n".encode())
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 417")
+    assert b"\r\nX-Whom: alpha" in head
+    assert json.loads(body) == {"error": "Expect: only 100-continue is understood; leave it out"}
+
+
+async def test_what_goes_wrong_around_the_handlers_is_a_500_under_an_id(
+    call: Any, runner: ApiRunner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(_: web.Request) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(runner.app.router, "resolve", broken)
+    reply = await call("GET", "/v1/jobs")
+    assert (reply.status, reply.headers["X-Whom"]) == (500, "alpha")
+    assert "secret" not in reply.error
+    assert reply.error.split()[-1] in caplog.text
 
 
 async def test_a_body_that_does_not_arrive_is_not_waited_for_for_ever(port: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest_asyncio
 from aiohttp import web
 from doubles.service import MemoryService
 
-from dkron.api.app import make_app
+from dkron.api.runner import ApiRunner
 from dkron.core.models import Run
 from dkron.plugins.contracts.ports import free_port
 
@@ -55,7 +55,7 @@ async def program(folder: Path, port: int) -> asyncio.subprocess.Process:
 async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     port = free_port()
     if request.param == "memory":
-        runner = web.AppRunner(make_app(Prompt()))
+        runner = ApiRunner(Prompt())
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
         yield f"http://127.0.0.1:{port}"

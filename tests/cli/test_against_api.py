@@ -14,7 +14,7 @@ import pytest_asyncio
 from aiohttp import web
 from doubles.service import MemoryService
 
-from dkron.api.app import make_app
+from dkron.api.runner import ApiRunner
 from dkron.cli.main import FAILED, NOT_FOUND, run
 from dkron.core.models import Run, Status
 
@@ -60,7 +60,7 @@ def service() -> Watched:
 @pytest_asyncio.fixture
 async def dkron(service: Watched, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> AsyncIterator[Dkron]:
     """The program, in a thread, asking a server in this loop."""
-    runner = web.AppRunner(make_app(service))
+    runner = ApiRunner(service)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     monkeypatch.setenv("DKRON_SERVER_URL", f"http://127.0.0.1:{runner.addresses[0][1]}")
