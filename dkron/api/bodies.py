@@ -62,7 +62,7 @@ class JobBody(msgspec.Struct, kw_only=True, gc=False):
     concurrency: Literal["allow", "forbid", ""] = "allow"
     executor: Annotated[str, Meta(examples=["shell", "http"])] = ""
     executor_config: Annotated[dict[str, str], Meta(examples=[{"command": "true"}])] = {}
-    status: Annotated[str, Meta(max_length=64)] = ""
+    status: Literal["success", "failed", "partially_failed", ""] = ""
     ephemeral: bool = False
     starts_at: Time = ""
     expires_at: Time = ""
