@@ -16,12 +16,15 @@ from dkron.api.params import idempotency_key, job_query, query_of, waiting, want
 from dkron.api.replies import job_json
 from dkron.api.service import Service
 from dkron.api.views import JobView
-from dkron.core.clock import SECOND
+from dkron.core.clock import SECOND, SystemClock
 from dkron.core.errors import DkronError, NotFoundError
 from dkron.core.models import Job, Record, Run
+from dkron.core.policy import due_after, schedule_of
 from dkron.core.selection import wanted
+from dkron.cron.schedule import Never
 
 _LOG: Final = logging.getLogger(__name__)
+_CLOCK: Final = SystemClock()
 _BODY_PATIENCE: Final = 30  # seconds for a body to arrive
 
 
@@ -48,10 +51,11 @@ async def put_job(service: Service, request: web.Request) -> web.StreamResponse:
 
 
 async def _put(service: Service, request: web.Request, path_name: str | None) -> web.StreamResponse:
+    asked = _CLOCK.wall()
     job, counters, doubts = job_from_body(await _body(request), path_name)
     view = await service.put_job(job, counters)
     targets = _target_count(service, view.job)
-    doubts += _doubts(service, view.job, targets)
+    doubts += [*_doubts(service, view.job, targets), *_never(view, asked)]
     headers = {"Location": f"/v1/jobs/{quote(view.job.name)}", "X-Dkron-Targets": str(targets)}
     if "runoncreate" in query_of(request):
         run, problem = await _first_run(service, request, view.job.name)
@@ -143,6 +147,17 @@ def _doubts(service: Service, job: Job, targets: int) -> Iterator[str]:
     for key in job.executor_config if keys else ():
         if key not in keys:
             yield unknown_key(key, keys, within="executor_config.")
+
+
+def _never(view: JobView, asked: int) -> Iterator[str]:
+    """Doubt a schedule that has nothing ahead, unless it says so itself or its one instant has come meanwhile."""
+    if view.next is not None:
+        return
+    schedule = schedule_of(view.job)
+    if schedule is None or isinstance(schedule, Never) or due_after(view.job, schedule, asked) is not None:
+        return
+    bounded = view.job.starts_at is not None or view.job.expires_at is not None
+    yield "schedule: is never due" + (" from starts_at to expires_at" if bounded else "")
 
 
 def _config_keys(schema: Mapping[str, Any]) -> frozenset[str]:

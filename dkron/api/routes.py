@@ -14,7 +14,7 @@ from dkron.api.route import Parameter, Reply, Route
 #: What each header of a reply says.
 HEADERS: Final = {
     "Location": "Where the job is; after a run or a toggle, the address of the request.",
-    "Warning": "What looks like a mistake: keys that mean nothing, a job that runs nowhere or on every node.",
+    "Warning": "What looks like a mistake: keys that mean nothing, a job that runs nowhere, on every node or never.",
     "X-Dkron-Run": "The id of the run that was started; its executions carry it as `run`.",
     "X-Dkron-Status": "How the run ended: the status that its executions share, or `partially_failed`.",
     "X-Dkron-Targets": "On how many nodes the job would run now.",

@@ -101,6 +101,34 @@ async def test_a_job_without_tags_says_that_it_runs_everywhere(call: Any) -> Non
 
 
 @pytest.mark.parametrize(
+    ("fields", "doubt"),
+    [
+        ({"schedule": "@at 2020-01-31T09:30:00Z"}, "schedule: is never due"),
+        ({"schedule": "@at 2020-01-31T09:30:00Z", "catchup": "latest", "catchup_window": "80000h"}, "schedule: is never due"),
+        ({"schedule": "0 0 31 2 *"}, "schedule: is never due"),
+        ({"schedule": "@daily", "expires_at": "2020-01-31T09:30:00Z"}, "schedule: is never due from starts_at to expires_at"),
+        ({"schedule": "@at 2222-01-31T09:30:00Z"}, ""),
+        ({"schedule": "@daily"}, ""),
+        ({"schedule": "@manually"}, ""),
+        ({"schedule": "0 0 31 2 *", "disabled": True}, ""),
+    ],
+)
+async def test_a_schedule_that_is_never_due_is_taken_with_a_doubt(call: Any, fields: dict[str, Any], doubt: str) -> None:
+    reply = await call("POST", "/v1/jobs", {**JOB, **fields})
+    assert reply.status == 201
+    assert reply.headers.get("Warning", "") == (f'299 dkron "{doubt}"' if doubt else "")
+
+
+async def test_an_instant_that_came_while_the_job_was_posted_is_no_doubt(
+    call: Any, service: MemoryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dkron.api.jobs._CLOCK.wall", lambda: service.now - 1_000_000)
+    reply = await call("POST", "/v1/jobs", {**JOB, "schedule": "@at 2026-11-23T14:30:56.502427Z"})
+    assert reply.json["next"].startswith("0001")
+    assert "Warning" not in reply.headers
+
+
+@pytest.mark.parametrize(
     ("tags", "count"),
     [({}, 2), ({"role": "web"}, 1), ({"role": "web:5"}, 1), ({"server": "true:1"}, 1), ({"role": "none"}, 0), ({"a": "b:1"}, 0)],
 )
