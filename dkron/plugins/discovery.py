@@ -47,13 +47,22 @@ def wanted(plugin: Found, block: Collection[str], only: Collection[str]) -> bool
 def unknown(plugins: Iterable[Found], names: Iterable[str]) -> list[PluginError]:
     """Complain about each name that no plugin has: a typing error there would load or block the wrong ones in silence."""
     known = {_normal(name): name for plugin in plugins for name in (plugin.name, plugin.distribution)}
-    return [_not_installed(name, known) for name in names if _normal(name) not in known]
+    problem = "is blocked or chosen by the configuration, but not installed"
+    return [_stray(name, problem, known) for name in names if _normal(name) not in known]
 
 
-def _not_installed(name: str, known: dict[str, str]) -> PluginError:
+def unheard(plugins: Collection[Found], options: Iterable[str]) -> list[PluginError]:
+    """Complain about options that no plugin gets: each one asks for those under its entry point."""
+    entries = {plugin.name for plugin in plugins}
+    known = {_normal(name): plugin.name for plugin in plugins for name in (plugin.name, plugin.distribution)}
+    problem = "has options in the configuration, but no installed plugin has this entry point"
+    return [_stray(name, problem, known) for name in options if name not in entries]
+
+
+def _stray(name: str, problem: str, known: dict[str, str]) -> PluginError:
     near = get_close_matches(_normal(name), known, n=1)
-    hint = f"did you mean {known[near[0]]}?" if near else f"there are {', '.join(sorted(known.values())) or 'none'}"
-    return PluginError(name, f"is blocked or chosen by the configuration, but not installed: {hint}")
+    hint = f"did you mean {known[near[0]]}?" if near else f"there are {', '.join(sorted({*known.values()})) or 'none'}"
+    return PluginError(name, f"{problem}: {hint}")
 
 
 def _normal(name: str) -> str:

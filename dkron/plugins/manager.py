@@ -55,7 +55,7 @@ class PluginManager:
         """Load what is installed, without those to `block`, or of it `only` these (by entry point or by distribution)."""
         manager = cls(settings, clock or SystemClock())
         plugins = discovery.installed()
-        manager._unknown = discovery.unknown(plugins, [*block, *only])
+        manager._unknown = discovery.unknown(plugins, [*block, *only]) + discovery.unheard(plugins, settings.options)
         for found in plugins:
             if discovery.wanted(found, block, only):
                 manager._load(found)
@@ -105,6 +105,10 @@ class PluginManager:
     def problems(self) -> list[PluginError]:
         """Everything that went wrong so far: while loading, and in the registrations that were asked for."""
         return self._unknown + [problem for plugin in self._plugins.values() for problem in plugin.problems]
+
+    def left_out(self, name: str) -> str:
+        """Return the distribution of the plugin with this entry point that the configuration leaves out; "" if there is none."""
+        return next((found.distribution for found in self._blocked if found.name == name), "")
 
     def describe(self) -> list[PluginInfo]:
         """Tell of every plugin what it is and brings; calls the registration hooks that were not called yet."""

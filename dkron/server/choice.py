@@ -32,8 +32,17 @@ class Choice(NamedTuple):
         return f"{where} keeps the state: {self.why}"
 
 
-def make(data_dir: str, machines: tuple[str, ...], *, etcd_installed: bool) -> Choice:
-    """Choose. What is configured wins over what was chosen before, and that over what is found. Raises `InvalidInputError`."""
+def make(data_dir: str, machines: tuple[str, ...], *, no_etcd: str) -> Choice:
+    """Choose. What is configured wins over what was chosen before, and that over what is found.
+
+    Args:
+        data_dir: where the choice is kept.
+        machines: the etcd that is configured.
+        no_etcd: why no plugin brings etcd; "" if one does.
+
+    Raises:
+        InvalidInputError: the directory cannot be read.
+    """
     before = _before(data_dir)
     if machines:
         if before is not None and before.scheme == EMBEDDED:
@@ -42,8 +51,8 @@ def make(data_dir: str, machines: tuple[str, ...], *, etcd_installed: bool) -> C
     if before is not None:
         return before
     local = "{}:{}".format(*LOCAL)
-    if not etcd_installed:
-        return Choice(EMBEDDED, (), "no etcd-machines are configured, and dkron-etcd-store is not installed")
+    if no_etcd:
+        return Choice(EMBEDDED, (), f"no etcd-machines are configured, and {no_etcd}")
     if answers(*LOCAL):
         return Choice(ETCD, (local,), f"no etcd-machines are configured, and an etcd answers at {local}")
     return Choice(EMBEDDED, (), f"no etcd-machines are configured, and no etcd answers at {local}")

@@ -33,12 +33,13 @@ def choose(settings: Settings, plugins: PluginManager) -> Stores:
     Raises:
         InvalidInputError: they ask for what is not installed, or for several servers on the embedded store.
     """
-    chosen = choice.make(settings.data_dir, settings.etcd_machines, etcd_installed=ETCD in plugins.coordinators())
+    no_etcd = "" if ETCD in plugins.coordinators() else _absence(plugins, ETCD)
+    chosen = choice.make(settings.data_dir, settings.etcd_machines, no_etcd=no_etcd)
     if chosen.scheme != ETCD:
         _check_alone(settings)
     log.info("%s", chosen)
     field = "etcd-machines" if chosen.scheme == ETCD else "store"
-    coordinator = _maker(plugins.coordinators(), chosen.scheme, field)(_options(settings, chosen.machines))
+    coordinator = _maker(plugins, plugins.coordinators(), chosen.scheme, field)(_options(settings, chosen.machines))
     results = _make_results(settings, plugins, chosen)
     choice.keep(settings.data_dir, chosen)
     return Stores(coordinator, results, chosen.scheme == ETCD)
@@ -47,7 +48,7 @@ def choose(settings: Settings, plugins: PluginManager) -> Stores:
 def _make_results(settings: Settings, plugins: PluginManager, chosen: Choice) -> ResultStore:
     scheme, _, rest = settings.result_store.partition("://")
     urls = (settings.result_store,) if rest else chosen.machines
-    return _maker(plugins.result_stores(), scheme or chosen.scheme, "result-store")(_options(settings, urls))
+    return _maker(plugins, plugins.result_stores(), scheme or chosen.scheme, "result-store")(_options(settings, urls))
 
 
 def _options(settings: Settings, urls: tuple[str, ...]) -> StoreOptions:
@@ -63,12 +64,26 @@ def _options(settings: Settings, urls: tuple[str, ...]) -> StoreOptions:
     )
 
 
-def _maker(makers: Mapping[str, Callable[[StoreOptions], Made]], scheme: str, field: str) -> Callable[[StoreOptions], Made]:
+def _maker(
+    plugins: PluginManager, makers: Mapping[str, Callable[[StoreOptions], Made]], scheme: str, field: str
+) -> Callable[[StoreOptions], Made]:
     maker = makers.get(scheme)
     if maker is None:
-        there = f"there are {', '.join(sorted(makers))}" if makers else "none is installed"
-        raise InvalidInputError(field, f"no plugin brings a {scheme} store ({there}): pip install dkron-{scheme}-store")
+        there = f"there are {', '.join(sorted(makers))}" if makers else "there is none"
+        way_out = _WAY_BACK if plugins.left_out(scheme) else f"pip install dkron-{scheme}-store"
+        raise InvalidInputError(
+            field, f"no plugin brings the store {scheme} ({there}), as {_absence(plugins, scheme)}: {way_out}"
+        )
     return maker
+
+
+_WAY_BACK: Final = "look at block-plugins and only-plugins"
+
+
+def _absence(plugins: PluginManager, scheme: str) -> str:
+    """Say why no plugin brings a store."""
+    left_out = plugins.left_out(scheme)
+    return f"the configuration leaves {left_out} out" if left_out else f"dkron-{scheme}-store is not installed"
 
 
 _ALONE: Final = "several servers need a store that they share: name it with --etcd-machines"

@@ -69,6 +69,14 @@ def test_what_the_configuration_blocks_is_not_loaded(
     assert "(not loaded: blocked by the configuration)" in capsys.readouterr().out
 
 
+def test_options_that_no_plugin_gets_are_a_problem(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (clean / "my.yml").write_text("plugins: {logg: {a: 1}}\n", encoding="utf-8")
+    assert run(["plugins", "--config", "my.yml"]) == 1
+    assert capsys.readouterr().err == (
+        "dkron: plugin logg: has options in the configuration, but no installed plugin has this entry point: did you mean log?\n"
+    )
+
+
 def test_a_file_may_choose_the_only_ones(clean: Path, broken: str, capsys: pytest.CaptureFixture[str]) -> None:
     (clean / "my.yml").write_text("only-plugins: [log, nolog]\n", encoding="utf-8")
     assert broken

@@ -11,7 +11,8 @@ from dkron.plugins.manager import PluginManager
 
 
 def load(name: str) -> PluginManager:
-    return PluginManager.load(PluginSettings(node="n1", server=True, options={"acme": {"x": 1}}), only=[name])
+    options: dict[str, dict[str, object]] = {name.replace("-", "_"): {"x": 1}}
+    return PluginManager.load(PluginSettings(node="n1", server=True, options=options), only=[name])
 
 
 def heard(install: Any, source: str, tell: Any) -> list[Any]:
@@ -28,7 +29,7 @@ def test_hook_dkron_register_executors(install: Any) -> None:
     source = """
     @hookimpl
     def dkron_register_executors(settings):
-        return [Thing()] if settings.node == "n1" and settings.options["acme"] else []
+        return [Thing()] if settings.node == "n1" and settings.options["acme_thing"] else []
     """
     assert load(install("acme-thing", source)).executors()["thing"].name == "thing"
 

@@ -73,6 +73,20 @@ def test_a_blocked_plugin_is_not_even_imported(install: Any) -> None:
         assert "acme-thing" in [info.distribution for info in manager.describe() if info.blocked]
 
 
+def test_options_that_no_plugin_gets_are_told(install: Any) -> None:
+    install("acme-thing", "", entry="thing")
+    for name, near in (("thingy", "thing"), ("acme-thing", "thing"), ("Thing", "thing")):
+        (problem,) = PluginManager.load(PluginSettings(options={name: {}, "thing": {}}), block=["thing"]).problems
+        assert str(problem) == (
+            f"plugin {name}: has options in the configuration, but no installed plugin has this entry point: did you mean {near}?"
+        )
+
+
+def test_what_is_left_out_is_known_by_its_entry_point(install: Any) -> None:
+    manager = load("nothing", block=[install("acme-thing", "", entry="thing")])
+    assert (manager.left_out("thing"), manager.left_out("acme-thing")) == ("acme-thing", "")
+
+
 def test_only_some_are_loaded(install: Any) -> None:
     install("acme-one", EXECUTOR, entry="one")
     install("acme-two", "raise AssertionError", entry="two")

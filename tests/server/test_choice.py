@@ -70,13 +70,17 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 class Plugins:
     """Plugins that make stores which remember their options."""
 
-    def __init__(self, *schemes: str) -> None:
+    def __init__(self, *schemes: str, **blocked: str) -> None:
         self.schemes = schemes
+        self.blocked = blocked
 
     def coordinators(self) -> dict[str, Any]:
         return {scheme: lambda options, scheme=scheme: (scheme, options) for scheme in self.schemes}
 
     result_stores = coordinators
+
+    def left_out(self, name: str) -> str:
+        return self.blocked.get(name, "")
 
 
 def chosen(data_dir: Path, *schemes: str, **settings: Any) -> tuple[str, StoreOptions, str, StoreOptions]:
@@ -122,7 +126,9 @@ class TestKept:
         first = chosen(tmp_path, *BOTH)
         monkeypatch.setattr(choice, "answers", lambda *_: False)
         assert chosen(tmp_path, *BOTH) == first
-        with pytest.raises(InvalidInputError, match=r"etcd-machines: no plugin brings .*pip install dkron-etcd-store"):
+        with pytest.raises(
+            InvalidInputError, match=r"etcd-machines: no plugin brings .*not installed: pip install dkron-etcd-store"
+        ):
             chosen(tmp_path, EMBEDDED)
 
     @pytest.mark.usefixtures("nobody")
@@ -147,6 +153,21 @@ class TestKept:
         chosen(tmp_path, *BOTH)
         assert "the embedded store keeps the state: no etcd-machines are configured, and no etcd answers at" in caplog.text
         assert f"it was chosen at the first start ({tmp_path / FILE})" in caplog.text
+
+    def test_what_is_installed_but_left_out_is_not_to_be_installed(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        plugins: Any = Plugins(sqlite="dkron-sqlite-store", etcd="acme-etcd")
+        with pytest.raises(InvalidInputError) as caught:
+            stores.choose(Settings(data_dir=str(tmp_path)), plugins)
+        assert str(caught.value) == (
+            "store: no plugin brings the store sqlite (there is none), as the configuration leaves dkron-sqlite-store out: "
+            "look at block-plugins and only-plugins"
+        )
+        assert "no etcd-machines are configured, and the configuration leaves acme-etcd out" in caplog.text
+        with pytest.raises(InvalidInputError, match="as dkron-sqlite-store is not installed: pip install dkron-sqlite-store"):
+            stores.choose(Settings(data_dir=str(tmp_path)), Plugins(ETCD))  # type: ignore[arg-type]
 
     def test_a_refused_start_chooses_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(choice, "answers", lambda *_: False)
