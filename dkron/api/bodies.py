@@ -15,9 +15,10 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from dkron.api.checks import DEEPEST, LONGEST_NAME, check, check_texts
+from dkron.api.checks import LONGEST_NAME, check, check_texts
 from dkron.api.complaints import explained
 from dkron.api.instants import parse_instant
+from dkron.api.reading import read_object
 from dkron.api.replies import Time
 from dkron.api.views import Counters
 from dkron.core.errors import InvalidInputError
@@ -88,7 +89,7 @@ def job_from_body(raw: bytes, path_name: str | None = None) -> tuple[Job, Counte
     Raises:
         InvalidInputError: naming the field.
     """
-    known, extra = _parted(_object(raw))
+    known, extra = _parted(read_object(raw))
     body = _typed(known)
     name = _name(body.name, path_name)
     job = Job(
@@ -144,28 +145,16 @@ def _nearest(key: str, known: frozenset[str]) -> str:
     return next(iter(get_close_matches(key, sorted(known), n=1, cutoff=0.75)), "")
 
 
-def _object(raw: bytes) -> dict[str, Any]:
-    if not raw.strip():
-        raise InvalidInputError("body", 'is empty; send a job as JSON, such as {"name": "hello", "schedule": "@hourly", ...}')
-    try:
-        value = msgspec.json.decode(raw)
-    except RecursionError:
-        raise InvalidInputError("body", f"is nested too deeply; at most {DEEPEST} levels are allowed") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInputError("body", f"must be one JSON object: {error}") from None
-    if not isinstance(value, dict):
-        raise InvalidInputError("body", 'must be one JSON object, such as {"name": "hello", "schedule": "@hourly", ...}')
-    return value
-
-
 def _parted(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part what is known, under its own spelling, from what is not. `null` is absent; of two spellings the last counts."""
+    """Part what is known, under its own spelling, from what is not. `null` is absent."""
     known: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for key, item in value.items():
         field = key if key in _FIELDS else key.casefold()
         if field in _FIELDS:
             if item is not None:
+                if field in known:
+                    raise InvalidInputError(field, f"is there twice, also as {key[:_NAMED]!r}; leave one of them out")
                 known[field] = item
         elif field not in _READ_ONLY:
             extra[key] = item

@@ -68,12 +68,52 @@ def test_everything_that_people_can_set() -> None:
     assert job.expires_at == 1893553440 * SECOND
 
 
-def test_names_have_no_case_null_is_absent_and_the_last_spelling_counts() -> None:
-    raw = b'{"NAME": "a", "Schedule": "@daily", "parent_JOB": null, "tags": null, "retrieS": 1, "retries": 2,'
+def test_names_have_no_case_and_null_is_absent() -> None:
+    raw = b'{"NAME": "a", "Schedule": "@daily", "parent_JOB": null, "tags": null, "retrieS": null, "retries": 2,'
     raw += b'"di\xc5\xbfabled": true}'
     job, _, warnings = job_from_body(raw)
     assert (job.name, job.schedule, job.parent_job, job.tags, job.retries, job.disabled) == ("a", "@daily", "", {}, 2, True)
     assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ('"name": "b"', "name"),
+        ('"name": "a"', "name"),
+        ('"n\\u0061me": "b:\\u003a"', "name"),
+        ('"executor_config": {"command": "a", "command": "b"}', "command"),
+        ('"processors": {"log": {"forward": "a"}, "log": {}}', "log"),
+        ('"unheard_of": [{"a": 1, "b": ":", "a": 2}]', "a"),
+        (f'"unheard_of": [{{"a": 1, "a": 2}}, {10**30}]', "a"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(more: str, field: str) -> None:
+    error = refusal(f'{{"name": "a", "schedule": "@daily", {more}}}'.encode())
+    assert (error.field, error.problem) == (field, "is there twice in one object; leave one of them out")
+
+
+def test_a_key_that_is_there_in_two_spellings_is_refused() -> None:
+    error = refusal(b'{"name": "a", "schedule": "@daily", "Name": "b"}')
+    assert str(error) == "name: is there twice, also as 'Name'; leave one of them out"
+
+
+def test_one_key_in_several_objects_and_colons_in_texts_are_no_repetition() -> None:
+    raw = b'{"name": "a", "schedule": "@daily", "tags": {"name": "a:1"}, "metadata": {"name": "\\u003a:\\":\\""}}'
+    assert job_from_body(raw)[0].metadata == {"name": '::":"'}
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        (b'{"a": 1, "x": 1' + b"0" * 5000 + b"}", "x"),
+        (b'{"a": 1, "x": {"y": [-1e999]}}', "x"),
+        (b'{"retries": 1e999}', "retries"),
+        (b"[1e999]", "body"),
+    ],
+)
+def test_a_number_that_is_out_of_range_names_its_field(raw: bytes, field: str) -> None:
+    assert str(refusal(raw)) == f"{field}: holds a number that is out of range; write it as text, in quotes"
 
 
 def test_null_inside_a_map_is_empty_text_as_in_go() -> None:
