@@ -16,7 +16,7 @@ from dkron.cron.schedule import format_duration, parse_duration
 LONGEST_WAIT: Final = 3600 * SECOND
 STATUSES: Final = ("success", "failed", "partially_failed", "untriggered")
 
-_INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
+_INTEGER: Final = re.compile(r"(-?)0*([0-9]{1,18})[0-9]*")  # what is longer is cut: it is out of any range still
 _METADATA: Final = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 _KEY: Final = re.compile(r"[!-~]{1,200}")
 _RUN: Final = re.compile(r"[0-9]{1,20}-[0-9A-Za-z]{1,64}")
@@ -33,9 +33,10 @@ def integer(query: Mapping[str, str], name: str) -> int | None:
     text = query.get(name, "")
     if not text:
         return None
-    if not _INTEGER.fullmatch(text):
+    match = _INTEGER.fullmatch(text)
+    if match is None:
         raise InvalidInputError(name, f"{text[:40]!r} is not a whole number; write digits, or leave it out")
-    return int(text)
+    return int(match[1] + match[2])
 
 
 def paging(query: Mapping[str, str]) -> tuple[int, int | None]:

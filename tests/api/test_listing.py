@@ -46,6 +46,9 @@ async def test_paging(call: Any, post: Any) -> None:
         "?_start=-1": "",
         "?_end=-1": "",
         "?_start=0&_end=999999999999999999": "abcde",
+        f"?_start=0{'0' * 5000}&_end={'9' * 5000}": "abcde",
+        "?_start=99999999999999999999": "",
+        "?_end=-99999999999999999999": "",
         "?id=a&id=b&unheard_of=1&metadata=x&metadata[": "abcde",
     }.items():
         reply = await call("GET", f"/v1/jobs{query}")
@@ -131,9 +134,7 @@ async def test_an_unknown_sort_key_lists_those_that_there_are(call: Any, sort: s
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/job/executions"])
 @pytest.mark.parametrize("parameter", ["_start", "_end"])
-@pytest.mark.parametrize(
-    "value", ["x", "1.5", "1e3", " 1", "0x10", "%00", "..%2F", "1_000", "%D9%A3", "9" * 19, "9" * 5000, "[]"]
-)
+@pytest.mark.parametrize("value", ["x", "1.5", "1e3", " 1", "0x10", "%00", "..%2F", "1_000", "%D9%A3", "[]"])
 async def test_paging_by_anything_but_numbers_is_refused(call: Any, post: Any, path: str, parameter: str, value: str) -> None:
     await post("job")
     reply = await call("GET", f"{path}?{parameter}={value}")
