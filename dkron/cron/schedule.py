@@ -216,7 +216,8 @@ def _cron(text: str, where: ZoneInfo, name: str) -> Cron:
         texts.insert(0, "0")
     if len(texts) != len(FIELDS):
         expected = "six (second minute hour day month weekday), five (without the second), or a descriptor such as @daily"
-        raise InvalidScheduleError(f"{text[:40]!r} has {len(texts)} fields; write {expected}")
+        count = f"{len(texts)} field{'s' if len(texts) != 1 else ''}"
+        raise InvalidScheduleError(f"{text[:40]!r} has {count}; write {expected}")
     if "~" in text or "h" in text.lower():
         key = sum(map(ord, name))
         texts = [unhash(field, part, key) for field, part in zip(FIELDS, texts, strict=True)]

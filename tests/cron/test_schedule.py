@@ -202,7 +202,11 @@ def refusal(text: str, **options: str) -> InvalidScheduleError:
 def test_a_wrong_number_of_fields(text: str) -> None:
     problem = refusal(text).problem
     assert "@daily" in problem
-    assert "fields; write six (second minute hour day month weekday), five" in problem or text == "@"
+    count = len(text.split())
+    assert (
+        f" has {count} field{'' if count == 1 else 's'}; write six (second minute hour day month weekday), five" in problem
+        or text == "@"
+    )
 
 
 @pytest.mark.parametrize(
