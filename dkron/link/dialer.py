@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -85,7 +86,15 @@ async def _connect(address: str, path: str, session: aiohttp.ClientSession) -> W
             raise RefusedError("too many agents come at once", after=_seconds(error)) from None
         raise LinkError(f"{address} is not the link address of a dkron server: it answers HTTP {error.status}") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise LinkError(f"{address} cannot be reached: {error}") from None
+        raise LinkError(f"{address} cannot be reached: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    """Return the system's words for what went wrong: asyncio and aiohttp put the address and more around them."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno).lower()
+    return getattr(cause, "strerror", None) or str(cause)
 
 
 def _seconds(error: aiohttp.WSServerHandshakeError) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable
 from typing import Final
 
@@ -41,7 +42,7 @@ class HttpExecutor:
         except aiohttp.TooManyRedirects as error:
             return Outcome(success=False, message=f"gave up after {len(error.history)} redirects")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Outcome(success=False, message=str(error) or type(error).__name__)
+            return Outcome(success=False, message=_said(error))
 
     async def _exchange(self, context: Context, config: HttpConfig) -> Outcome:
         session = await self._sessions.get()
@@ -58,6 +59,15 @@ class HttpExecutor:
             if config.debugging:
                 context.write(_head(f"< {response.status} {response.reason}", "<", response.headers.items()))
             return _judge(config, response.status, await _body(context, config, response))
+
+
+def _said(error: Exception) -> str:
+    """Say what went wrong; of a connection that was never made in the system's words, TLS apart."""
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+        number = error.os_error.errno or 0
+        why = os.strerror(number).lower() if number > 0 else error.os_error.strerror or str(error.os_error)
+        return f"{error.host} port {error.port} cannot be reached: {why}"
+    return str(error) or type(error).__name__
 
 
 async def _body(context: Context, config: HttpConfig, response: aiohttp.ClientResponse) -> bytes:

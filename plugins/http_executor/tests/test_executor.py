@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -205,7 +206,16 @@ async def test_the_timeout_covers_a_server_that_says_nothing() -> None:
 async def test_nobody_there_is_a_failure_that_says_so(closed_port: int) -> None:
     outcome, _ = await call(url=f"http://127.0.0.1:{closed_port}/")
     assert not outcome.success
-    assert f"Cannot connect to host 127.0.0.1:{closed_port}" in outcome.message
+    assert outcome.message == f"127.0.0.1 port {closed_port} cannot be reached: connection refused"
+
+
+async def test_a_host_that_no_resolver_knows_is_a_failure_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    outcome, _ = await call(url="http://nowhere.example/")
+    assert outcome.message == "nowhere.example port 80 cannot be reached: Name or service not known"
 
 
 @pytest.mark.parametrize("reply", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort"])
