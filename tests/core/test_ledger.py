@@ -310,6 +310,15 @@ def test_a_record_says_who_stopped_it() -> None:
     assert scene.records[execution.id].stopped_by == "alice"
 
 
+def test_what_somebody_stopped_has_not_succeeded_but_is_no_error() -> None:
+    scene = start()
+    execution = scene.execution
+    scene.decide(lambda draft, world: edits.stop(draft, execution.id, "alice", world))
+    scene.report(execution, outcome=Outcome.STOPPED)
+    state = scene.desk.state
+    assert (state.status, state.success_count, state.error_count, state.last_error) == ("failed", 0, 0, None)
+
+
 def test_an_execution_takes_its_place_in_its_run() -> None:
     scene = start(("a0", "a1"))
     first, second = scene.executions
