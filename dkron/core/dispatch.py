@@ -16,6 +16,8 @@ from dkron.core.membership import Members, Peer
 from dkron.core.messages import Ack, Ask, Cancel, Echo, Halt, Order, ToAgent
 from dkron.core.models import Execution, Run, Status, journal_of
 
+ASKED = 1_000  # executions in one message: with the longest names it still fits into a frame
+
 Send = Callable[[str, ToAgent], bool]
 
 
@@ -92,8 +94,9 @@ class Dispatcher:
                 self.question(run, execution)
             elif journal_of(execution.agent) == journal_of(peer.agent):
                 asked.append((run.job, run.id, execution.id))
-        if asked and self._valid():
-            self._send(peer.agent, Ask(self._leadership.term, asked))
+        for portion in (asked[first : first + ASKED] for first in range(0, len(asked), ASKED)):
+            if self._valid():
+                self._send(peer.agent, Ask(self._leadership.term, portion))
         return strangers
 
     def question(self, run: Run, execution: Execution) -> None:
@@ -114,11 +117,8 @@ class Dispatcher:
         return valid
 
     def _live_on(self, node: str) -> Iterator[tuple[Run, Execution]]:
-        for place in list(self._board.open.get(node, ())):
-            run = self._confirmed(place)
-            yield from (
-                ((run, e) for e in run.executions if e.node == node and e.live and e.status is not Status.WAITING) if run else ()
-            )
+        for run in filter(None, map(self._confirmed, list(self._board.open.get(node, ())))):
+            yield from ((run, e) for e in run.executions if e.node == node and e.live and e.status is not Status.WAITING)
 
     def _confirmed(self, place: Place) -> Run | None:
         """Return a run, unless a write about its job is under way: what follows from that is sent after it."""

@@ -8,12 +8,13 @@ from msgspec.structs import replace
 
 from dkron.core import edits
 from dkron.core.clock import SECOND, Clock
-from dkron.core.dispatch import Dispatcher
+from dkron.core.dispatch import ASKED, Dispatcher
 from dkron.core.election import Leadership
 from dkron.core.messages import VALID, Ack, Ask, Cancel, Echo, Halt, Order, Outcome, State, ToAgent
 from dkron.core.models import Execution, Job, Restoration, Status
 
 
+from dkron.link.codec import MAX_FRAME, Outbox, Sealer
 class Lead(Scene):
     """A scene with a leader that speaks; `said` is what it said since the last look."""
 
@@ -221,6 +222,23 @@ class TestR9OneQuestion:
     def test_the_own_incarnation_is_no_stranger(self) -> None:
         lead = Lead()
         lead.run_now()
+    def test_many_are_asked_about_in_messages_that_fit_a_frame(self) -> None:
+        name = "j" * 250
+        lead = Lead(make_job(name, schedule="@manually"))
+        for _ in range(2 * ASKED + 1):
+            lead.now += 1
+            lead.run_now()
+        lead.join("a0", "a0.boot.2")
+        lead.ask_node()
+        asked = [message for _, message in lead.said if isinstance(message, Ask)]
+        assert [len(message.executions) for message in asked] == [ASKED, ASKED, 1]
+        assert {each for message in asked for each in message.executions} == {
+            (name, run.id, run.executions[0].id) for run in lead.runs
+        }
+        outbox = Outbox(Sealer(b""))
+        outbox.put(asked[0])
+        assert outbox.size < MAX_FRAME / 4
+
         assert lead.ask_node() == set()
 
     def test_r11_what_is_lost_is_asked_for_until_it_is_gone(self) -> None:
