@@ -67,6 +67,9 @@ class Leading:
             except StoreError as error:
                 self.worry(error)
             await self._clock.sleep(AGAIN)
+            except Exception as error:
+                log.critical("following the store failed, which is a defect of dkron; it begins again", exc_info=True)
+                self._note(f"what it holds could not be followed: {error}", self._silence)
 
     @property
     def trouble(self) -> str:

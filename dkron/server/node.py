@@ -18,7 +18,7 @@ from dkron.config import Settings, worker_settings
 from dkron.core.board import EXECUTORS, LEADER, Board, Server, encode
 from dkron.core.clock import SECOND, SystemClock
 from dkron.core.election import Election
-from dkron.core.errors import InvalidInputError, StoreError
+from dkron.core.errors import DkronError, InvalidInputError, StoreError
 from dkron.core.fellows import Fellows
 from dkron.core.membership import Members
 from dkron.core.messages import ToAgent
@@ -36,6 +36,7 @@ from dkron.server.hub import Hub
 from dkron.server.leading import Leading
 from dkron.server.listener import CoreListener
 from dkron.server.outbox import Outbox
+from dkron.server.parts import Parts
 from dkron.server.registration import Registration
 from dkron.server.relay import Relay
 from dkron.server.saver import ResultSaver
@@ -78,7 +79,7 @@ class Node:
         self._settings = settings
         self._leave = leave
         self._clock = SystemClock()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._parts = Parts(self._crashed)
         self._plugins = PluginManager.load(
             PluginSettings(node=settings.node_name, server=True, data_dir=settings.data_dir, options=settings.plugins),
             block=settings.block_plugins,
@@ -105,7 +106,8 @@ class Node:
         self._acceptor = self._make_acceptor()
         self._registration = self._make_registration()
         self._api: web.AppRunner | None = None
-        self.problem = ""  # why it cannot stay
+        self._has_crashed = False
+        self.problem: DkronError | None = None  # why it cannot stay
 
     # --- parts ---
 
@@ -219,13 +221,13 @@ class Node:
         leader = self._board.leader
         unknown = self._catalogue.unknown()
         if unknown and leader is not None and self._scheduler.leads:
-            self._task(self._store_executors({**self._board.executors, **unknown}))
+            self._parts.start(self._store_executors({**self._board.executors, **unknown}))
 
     async def _store_executors(self, executors: dict[str, dict[str, object]]) -> None:
         guards = {LEADER: self._board.leader_revision, EXECUTORS: self._board.executors_revision}
         try:
             await self._stores.coordinator.commit(guards, {EXECUTORS: encode(executors)})
-        except StoreError as error:
+        except DkronError as error:
             log.debug("executors are remembered at the next occasion: %s", error)
 
     # --- life ---
@@ -245,12 +247,10 @@ class Node:
         link = await self._acceptor.listen(self._settings.link)
         self._members.opened = self._clock.boot()
         log.info("agents link at %s, the API is at http://%s/v1", link, self._settings.http)
-        self._task(self._take_part())
-        self._task(self._hub.watch())
-        self._task(self._let_time_pass())
-        self._task(self._supervisor.run())
+        for part in (self._take_part(), self._hub.watch(), self._let_time_pass(), self._supervisor.run()):
+            self._parts.start(part)
         for herald in self._heralds:
-            self._task(herald.run())
+            self._parts.start(herald.run())
 
     async def _open_stores(self) -> None:
         await self._stores.coordinator.open()
@@ -265,19 +265,22 @@ class Node:
             except StoreError as error:
                 self._leading.worry(error)
                 await self._clock.sleep(STORE_AGAIN)
-        await asyncio.gather(self._leading.run(), self._leading.probe(), self._fellowship.run(), self._registration.run())
+        for part in (self._leading.run(), self._leading.probe(), self._fellowship.run(), self._registration.run()):
+            self._parts.start(part)
 
     async def stop(self) -> None:
-        """End everything in order: the leadership, or new claims if nobody else can lead; the worker's jobs; the stores."""
+        """End everything in order: the leadership, or new claims if nobody else can lead; the worker's jobs; the stores.
+
+        After a crash the worker goes on, as whoever starts the server again expects: its jobs have nothing to do with that.
+        """
         if any(True for _ in self._fellowship):
             await self._leading.hand_over()
         elif self._scheduler.leads:
             await self._scheduler.rest()
-        await self._supervisor.stop()
+        if not self._has_crashed:
+            await self._supervisor.stop()
         await self._leave_cluster()
-        for task in reversed(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._parts.end()
         await self._hub.close("the server stops")
         await self._acceptor.close()
         if self._api is not None:
@@ -297,7 +300,12 @@ class Node:
 
     def _replaced(self, problem: str) -> None:
         log.critical("%s", problem)
-        self.problem = problem
+        self.problem = InvalidInputError("node-name", problem)
+        self._leave()
+
+    def _crashed(self, problem: str) -> None:
+        self._has_crashed = True
+        self.problem = self.problem or DkronError(f"{problem}; the log says more, and the worker goes on until a server is back")
         self._leave()
 
     def _leadership_changed(self, leader: str, term: int) -> None:
@@ -321,13 +329,3 @@ class Node:
             await web.TCPSite(self._api, address.host or None, address.port, backlog=1024).start()
         except OSError as error:
             raise InvalidInputError("http-addr", f"cannot listen on {address}: {error.strerror or error}") from None
-
-    def _task(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
-        self._tasks.append(task)
-        task.add_done_callback(_report_end)
-
-
-def _report_end(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("a part of the server ended: %s", error, exc_info=error)

@@ -9,7 +9,6 @@ import signal
 
 from dkron.agent import descriptors
 from dkron.config import Settings
-from dkron.core.errors import InvalidInputError
 from dkron.server.node import Node
 
 GARBAGE = (50_000, 50, 1_000)  # new objects, and collections of the younger generation, before each generation is looked through
@@ -22,6 +21,7 @@ def run(settings: Settings) -> int:
 
     Raises:
         InvalidInputError, StoreError: it cannot start; the message says why.
+        DkronError: it could not go on.
     """
     _make_room()
     return asyncio.run(_run(settings))
@@ -53,5 +53,5 @@ async def _run(settings: Settings) -> int:
     finally:
         await node.stop()
     if node.problem:
-        raise InvalidInputError("node-name", node.problem)
+        raise node.problem
     return 0

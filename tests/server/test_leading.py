@@ -237,6 +237,43 @@ def test_a_store_that_refuses_while_its_watch_stands_is_told_of(caplog: pytest.L
     assert told == ["the store: the store is down", "the store answers again"]
 
 
+def test_a_defect_is_told_of_each_time_and_it_begins_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(world: World) -> None:
+        server = await world.server()
+        await asyncio.sleep(1)
+        assert server.scheduler.leads
+        monkeypatch.setattr(server.scheduler._agenda, "due", lambda _now: 1 // 0)
+        await asyncio.sleep(3)
+        broken = len(caplog.records)
+        assert broken >= 4
+        monkeypatch.undo()
+        await asyncio.sleep(1)
+        assert (server.scheduler.leads, server.leading.trouble) == (True, "")
+
+    with caplog.at_level("CRITICAL"):
+        tell(story)
+    assert {record.message for record in caplog.records} == {
+        "following the store failed, which is a defect of dkron; it begins again"
+    }
+    assert all(record.exc_info for record in caplog.records)
+
+
+def test_it_says_what_it_stumbles_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(world: World) -> None:
+        server = Server(world.store, world.clock, "s1")
+        monkeypatch.setattr(server.board, "take", lambda _listing: 1 // 0)
+        await server.start()
+        await asyncio.sleep(1)
+        assert server.leading.trouble == "what it holds could not be followed: integer division or modulo by zero"
+        monkeypatch.undo()
+        await asyncio.sleep(1)
+        assert (server.scheduler.leads, server.leading.trouble) == (True, "")
+
+    tell(story)
+
+
 def test_a_watch_that_is_lost_begins_anew_and_leadership_is_won_again() -> None:
     async def story(world: World) -> None:
         server = await world.server()
