@@ -79,7 +79,7 @@ class Bench:
     async def lead(self) -> Leadership:
         """Take the leader key, and load what there is."""
         fence = await self.store.commit({LEADER: 0}, {LEADER: encode(Leader(server="s1", nonce="1", term=1))})
-        self.board.load(await self.store.range(PREFIX))
+        list(self.board.take(await self.store.range(PREFIX)))
         self.scheduler.follow(self.board.desks)
         return Leadership(fence, 1, self.clock.boot(), None)  # type: ignore[arg-type]  # no lease: nobody else is there
 

@@ -90,11 +90,7 @@ class Board:
         self.executors: dict[str, dict[str, Any]] = {}  # with the schema of each: what nodes told, so that jobs can be checked
         self.executors_revision = 0
         self.servers: dict[str, Server] = {}
-
-    def load(self, listing: Listing) -> None:
-        """Take over a listing of everything."""
-        for _ in self.take(listing):
-            pass
+        self.unreadable: dict[str, dict[str, tuple[int, str]]] = {}  # by job ("": of none) and key: its revision, and why
 
     def take(self, listing: Listing) -> Iterator[None]:
         """Take over a listing of everything, in pieces that each take a few milliseconds.
@@ -131,8 +127,8 @@ class Board:
         for change in changes:
             if not (leading and change.key.startswith(OWN)):
                 self._apply(change.key, change.value, change.revision)
-                if change.key.startswith((JOBS, STATE, RUNS)):
-                    names[change.key.split("/", 3)[2]] = None
+                if name := _job_of(change.key):
+                    names[name] = None
             self._move(max(self.revision, change.revision))
         for name in names:
             self.on_change(name)
@@ -160,6 +156,7 @@ class Board:
 
     def read_again(self, name: str, entries: Iterable[Entry]) -> None:
         """Replace all that is known of one job by what the store has."""
+        self.unreadable.pop(name, None)
         for run_id in list(self.desk(name).runs or ()):
             self.set_run(name, run_id, None, 0)
         self.set_state(name, None, 0)
@@ -225,6 +222,17 @@ class Board:
             self.desks.pop(desk.name, None)
 
     def _apply(self, key: str, value: bytes | None, revision: int) -> None:
+        """Take over one key. One that a newer version wrote in its own way is left alone: nothing is decided about its job."""
+        unreadable = {other: why for other, why in self.unreadable.pop(_job_of(key), {}).items() if other != key}
+        try:
+            self._set(key, value, revision)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            self._set(key, None, 0)
+            unreadable[key] = (revision, str(error))
+        if unreadable:
+            self.unreadable[_job_of(key)] = unreadable
+
+    def _set(self, key: str, value: bytes | None, revision: int) -> None:
         if key.startswith(JOBS):
             self.set_job(key[len(JOBS) :], _job(value) if value else None, revision)
         elif key.startswith(STATE):
@@ -233,15 +241,16 @@ class Board:
             name, _, run_id = key[len(RUNS) :].rpartition("/")
             self.set_run(name, run_id, _run(value) if value else None, revision)
         elif key.startswith(OUTBOX):
-            self._set_notice(key[len(OUTBOX) :], value, revision)
+            _put(self.outbox, key[len(OUTBOX) :], (_notice(value), revision) if value else None)
         elif key == LEADER:
             self._set_leader(_leader(value) if value else None, revision)
         elif key == CLUSTER and value:
             self.set_cluster(_cluster(value), revision)
         elif key.startswith(SERVERS):
-            self._set_server(key[len(SERVERS) :], value)
+            _put(self.servers, key[len(SERVERS) :], _server(value) if value else None)
         elif key == EXECUTORS and value:
-            self.executors, self.executors_revision = msgspec.json.decode(value), revision
+            self.executors = msgspec.json.decode(value, type=dict[str, dict[str, Any]])
+            self.executors_revision = revision
 
     def _set_leader(self, leader: Leader | None, revision: int) -> None:
         self.leader, self.leader_revision = leader, revision if leader else 0
@@ -253,17 +262,16 @@ class Board:
         if cluster.restored.term > self.restored:
             self.restored, self.highest_revision, self.forgot = cluster.restored.term, revision, False
 
-    def _set_server(self, name: str, value: bytes | None) -> None:
-        if value is None:
-            self.servers.pop(name, None)
-        else:
-            self.servers[name] = _server(value)
 
-    def _set_notice(self, notice_id: str, value: bytes | None, revision: int) -> None:
-        if value is None:
-            self.outbox.pop(notice_id, None)
-        else:
-            self.outbox[notice_id] = (_notice(value), revision)
+def _put(values: dict[str, Any], key: str, value: object | None) -> None:
+    if value is None:
+        values.pop(key, None)
+    else:
+        values[key] = value
+
+
+def _job_of(key: str) -> str:
+    return key.split("/", 3)[2] if key.startswith((JOBS, STATE, RUNS)) else ""
 
 
 def _revisions(desk: Desk) -> Iterator[tuple[str, int]]:

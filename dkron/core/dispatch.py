@@ -124,7 +124,7 @@ class Dispatcher:
         """Return a run, unless a write about its job is under way: what follows from that is sent after it."""
         desk = self._board.desks.get(place.job)
         held = (desk.runs or {}).get(place.run) if desk and not desk.busy else None
-        return held.run if held else None
+        return held.run if held and place.job not in self._board.unreadable else None
 
     def _order(self, term: int, run: Run, execution: Execution) -> Order | None:
         desk = self._board.desks.get(run.job)

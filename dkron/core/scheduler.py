@@ -149,8 +149,7 @@ class Scheduler:
                 await self._clock.sleep(0)
                 continue
             self._bell.clear()
-            when = None if self._waits else self._agenda.next()
-            pause = min(when - self.now(), TICK) if when else TICK
+            pause = min(when - self.now(), TICK) if not self._waits and (when := self._agenda.next()) else TICK
             timer = asyncio.get_running_loop().call_later(max(pause, MILLISECOND) / SECOND, self._bell.set)
             await self._bell.wait()
             timer.cancel()
@@ -159,7 +158,7 @@ class Scheduler:
         world = self._world()  # one for all that is decided in these few milliseconds
         while self._ready and self._clock.boot() < until:
             desk = self._ready.popleft()
-            if not desk.busy:
+            if not desk.busy and desk.name not in self._board.unreadable:
                 self._decide(desk, world)
 
     def _tick(self, boot: int) -> None:
@@ -210,7 +209,7 @@ class Scheduler:
     def report(self, said: Report) -> None:
         """Take what an agent says about an execution."""
         desk = self._board.desks.get(said.job)
-        if self._dispatch is None or self._waits:
+        if self._dispatch is None or self._waits or said.job in self._board.unreadable:
             return
         if desk is None:
             self._dispatch.acknowledge([(said.agent, said.id)])  # nothing is known of it: nothing changes (R8)
@@ -241,8 +240,7 @@ class Scheduler:
             self._dispatch.ask_node(peer)
 
     def _post(self, desk: Desk, event: Event) -> None:
-        if desk.inbox is None:
-            desk.inbox = []
+        desk.inbox = desk.inbox or []
         desk.inbox.append(event)
         self._enqueue(desk)
 

@@ -125,12 +125,9 @@ class Writer:
                 group[0].done(0, error)
             for write in group if len(group) > 1 else ():  # one of them is to blame, the others are not
                 await self._write([write])
-        except StoreError as error:
+        except (StoreError, InvalidInputError) as error:  # the latter: too large for the store, so definitely nothing was written
             for write in group:
-                write.done(0, error)
-        except InvalidInputError as error:  # too large for the store: definitely nothing was written
-            for write in group:
-                write.done(0, StoreFullError(str(error)))
+                write.done(0, error if isinstance(error, StoreError) else StoreFullError(str(error)))
         else:
             for write in group:
                 write.done(revision, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -56,6 +56,7 @@ class Leading:
         self.loaded = False
         self._trouble = "the server is starting"  # in following the store
         self._silence = ""  # why it gives no sign, when it is only asked for one
+        self._told: dict[str, int] = {}  # keys that cannot be read, and the revisions of which that was said
         self._answered = 0  # boot time of issue of the last good call of the store
 
     async def run(self) -> None:
@@ -66,10 +67,10 @@ class Leading:
                 await self._first(self._watch(), self._stand())
             except StoreError as error:
                 self.worry(error)
-            await self._clock.sleep(AGAIN)
             except Exception as error:
                 log.critical("following the store failed, which is a defect of dkron; it begins again", exc_info=True)
                 self._note(f"what it holds could not be followed: {error}", self._silence)
+            await self._clock.sleep(AGAIN)
 
     @property
     def trouble(self) -> str:
@@ -92,6 +93,7 @@ class Leading:
         issued = self._clock.boot()
         for _ in self._board.take(await self._coordinator.range(PREFIX)):
             await asyncio.sleep(0)
+        self._tell_unreadable(self._board.unreadable)
         self._scheduler.follow(self._board.desks)
         self._note("", "")
         self._answered, self.loaded = issued, True
@@ -99,11 +101,21 @@ class Leading:
     async def _watch(self) -> None:
         async for changes in self._coordinator.watch(PREFIX, self._board.revision):
             leader = self._board.leader
-            self._scheduler.follow(self._board.apply(changes, leading=self._scheduler.leads))
+            names = self._board.apply(changes, leading=self._scheduler.leads)
+            self._tell_unreadable(names)
+            self._scheduler.follow(names)
             if self._board.leader != leader:
                 self._election.replaced(leader)
                 self._tell()
             self._moved.set()
+
+    def _tell_unreadable(self, names: Iterable[str]) -> None:
+        """Log what cannot be read of these jobs, once for each key and revision, however often it is listed."""
+        for name in names if self._board.unreadable else ():
+            for key, (revision, why) in self._board.unreadable.get(name, {}).items():
+                if self._told.get(key) != revision:
+                    self._told[key] = revision
+                    log.error("%s, as of revision %d, cannot be read, and is left as it is: %s", key, revision, why)
 
     async def _stand(self) -> None:
         """Stand whenever leadership may be taken, and lead as long as it is ours."""

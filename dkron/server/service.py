@@ -90,6 +90,7 @@ class LocalService:
         """Create the job, or replace its specification."""
         self._catalogue.check(job)
         self._check_parent(job)
+        self._check_readable(job.name)
         if job.name not in self._board.desks:
             await self._within(self._results.delete(job.name))  # of an older job of that name, if its end was cut short
         job = replace(job, uid=secrets.token_hex(16), created_at=self._scheduler.now())
@@ -127,6 +128,7 @@ class LocalService:
     async def delete_executions(self, job: str) -> JobView:
         """Delete a job's history and reset its counters."""
         self._view(job)
+        self._check_readable(job)
         await self._within(self._results.delete(job))
         await self._ask(job, lambda draft, _world: edits.reset_counters(draft))
         return self._view(job)
@@ -231,6 +233,7 @@ class LocalService:
     # --- the ways in and out ---
 
     async def _ask(self, name: str, decide: Callable[[Draft, World], Result]) -> Result:
+        self._check_readable(name)
         return await self._within(self._scheduler.ask(name, decide))
 
     async def _within(self, work: Coroutine[Any, Any, Result]) -> Result:
@@ -258,8 +261,17 @@ class LocalService:
         self._freshen(name)
         view = self.index.get(name)
         if view is None:
+            self._check_readable(name)
             raise NotFoundError(f"job {name} does not exist")
         return view
+
+    def _check_readable(self, name: str) -> None:
+        """Refuse to touch a job that a newer version, or somebody else, has written in a way that this one does not know."""
+        for key, (_, why) in self._board.unreadable.get(name, {}).items():
+            raise ConflictError(
+                f"job {name} is in the store, but {key} cannot be read: {why}; "
+                "if a newer version of dkron wrote it, ask a server of that version, else repair or delete the key"
+            )
 
     def _check_parent(self, job: Job) -> None:
         """A parent has to exist, and must not run after the job itself."""

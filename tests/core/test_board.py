@@ -24,10 +24,13 @@ VALUES = {
 }
 
 
+JOB_KEYS = (JOBS + "job", STATE + "job", f"{RUNS}job/{RUN.id}")
+
+
 @pytest.fixture
 def board() -> Board:
     board = Board()
-    board.load(Listing(50, [Entry(key, encode(value), number) for number, (key, value) in enumerate(VALUES.items(), 1)]))
+    list(board.take(Listing(50, [Entry(key, encode(value), number) for number, (key, value) in enumerate(VALUES.items(), 1)])))
     return board
 
 
@@ -46,7 +49,7 @@ def test_a_listing_is_taken_over_whole(board: Board) -> None:
 def test_a_new_listing_leaves_nothing_of_the_old(board: Board) -> None:
     changed: list[str] = []
     board.on_change = changed.append
-    board.load(Listing(60, []))
+    list(board.take(Listing(60, [])))
     assert (board.desks, board.leader, board.cluster, board.outbox, board.executors) == ({}, None, None, {}, {})
     assert board.open == {"a0": {}}
     assert changed == ["job"]
@@ -54,15 +57,15 @@ def test_a_new_listing_leaves_nothing_of_the_old(board: Board) -> None:
 
 def test_r3_own_commits_are_forgotten_with_a_store_that_has_forgotten_them(board: Board) -> None:
     board.adopt(Draft(board.desks["job"]), 55)
-    board.load(Listing(60, []))
+    list(board.take(Listing(60, [])))
     assert board.adopted == 55
-    board.load(Listing(30, []))
+    list(board.take(Listing(30, [])))
     assert board.adopted == 0
 
 
 def test_what_others_hold_of_a_node_stays_theirs(board: Board) -> None:
     held = board.open["a0"]
-    board.load(Listing(60, [Entry(f"{RUNS}job/{RUN.id}", encode(RUN), 60)]))
+    list(board.take(Listing(60, [Entry(f"{RUNS}job/{RUN.id}", encode(RUN), 60)])))
     assert held == {Place("job", RUN.id): None}
 
 
@@ -70,7 +73,7 @@ def test_what_others_hold_of_a_node_stays_theirs(board: Board) -> None:
 def test_a_standby_follows_every_change(board: Board, key: str) -> None:
     board.apply([Change(key, None, 51)], leading=False)
     gone = Board()
-    gone.load(Listing(50, [Entry(other, encode(VALUES[other]), 1) for other in VALUES if other != key]))
+    list(gone.take(Listing(50, [Entry(other, encode(VALUES[other]), 1) for other in VALUES if other != key])))
     kept = key in {CLUSTER, EXECUTORS}  # these are never deleted
     assert (board.leader, board.outbox.keys()) == (gone.leader, gone.outbox.keys())
     assert (board.cluster is None, bool(board.executors)) == (gone.cluster is None and not kept, bool(gone.executors) or kept)
@@ -100,6 +103,45 @@ def test_jobs_and_their_states_are_told_to_whoever_keeps_an_index(board: Board) 
     changes = [JOBS + "job", STATE + "job", f"{RUNS}job/{RUN.id}", OUTBOX + "n"]
     board.apply([Change(key, None, 51) for key in changes], leading=False)
     assert changed == ["job"]
+
+
+class TestUnreadable:
+    """What a newer version wrote in its own way hides one job, not all; and nothing is decided about that one."""
+
+    @pytest.mark.parametrize("value", [b'{"retries":"three"}', b"no json", b'{"name":"\xff"}', b"[" * 100_000])
+    @pytest.mark.parametrize("key", sorted(VALUES.keys() - {CLUSTER}))  # a server that cannot read that one cannot take part
+    def test_one_key_in_a_listing_is_as_if_it_were_not_there(self, key: str, value: bytes) -> None:
+        board = Board()
+        entries = [Entry(other, value if other == key else encode(VALUES[other]), 7) for other in VALUES]
+        list(board.take(Listing(50, entries)))
+        name = "job" if key.startswith((JOBS, STATE, RUNS)) else ""
+        assert list(board.unreadable) == [name]
+        assert board.unreadable[name][key][0] == 7
+        assert (board.leader is None, board.servers, len(board.outbox)) == (key == LEADER, {}, key != OUTBOX + "n")
+        desk = board.desks["job"]
+        assert (desk.job is None, desk.state is None, desk.runs is None) == tuple(key == k for k in JOB_KEYS)
+        assert board.revision == 50
+
+    @pytest.mark.parametrize("after", [None, encode(make_job())])
+    def test_it_is_forgotten_when_the_key_has_changed(self, board: Board, after: bytes | None) -> None:
+        board.apply([Change(JOBS + "job", b"{}", 51), Change(STATE + "job", b"[]", 51)], leading=False)
+        assert list(board.unreadable["job"]) == [JOBS + "job", STATE + "job"]
+        board.apply([Change(JOBS + "job", after, 52)], leading=False)
+        assert list(board.unreadable["job"]) == [STATE + "job"]
+        board.apply([Change(STATE + "job", encode(JobState(uid=UID, cursor=NOW)), 53)], leading=False)
+        assert board.unreadable == {}
+        assert (board.desks["job"].job is None) == (after is None)
+
+    def test_a_new_listing_forgets_it(self, board: Board) -> None:
+        board.apply([Change(JOBS + "job", b"{}", 51)], leading=False)
+        list(board.take(Listing(60, [])))
+        assert board.unreadable == {}
+
+    def test_so_does_reading_the_job_again(self, board: Board) -> None:
+        board.read_again("job", [Entry(JOBS + "job", b"{}", 51)])
+        assert list(board.unreadable["job"]) == [JOBS + "job"]
+        board.read_again("job", [])
+        assert board.unreadable == {}
 
 
 class TestChildren:

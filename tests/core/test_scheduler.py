@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from sim import virtual
 
 from dkron.core import edits
-from dkron.core.board import PREFIX
+from dkron.core.board import PREFIX, STATE
 from dkron.core.clock import SECOND
 from dkron.core.desk import Draft
 from dkron.core.election import Leadership
@@ -28,6 +28,7 @@ from dkron.core.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
+from dkron.core.interfaces import Change
 from dkron.core.messages import VALID, Ack, Ask, Order, Outcome, Report, State
 from dkron.core.models import Job, Restoration, Status
 from dkron.core.scheduler import OVERDUE
@@ -320,7 +321,7 @@ class TestDemands:
             await asyncio.sleep(0.1)
             world.task.cancel()
             await asyncio.sleep(0.1)
-            world.board.load(await world.store.range(PREFIX))
+            list(world.board.take(await world.store.range(PREFIX)))
             before = world.leadership
             world.leadership = Leadership(
                 before.fence, before.term, world.clock.boot(), before.lease, world.members, restored=Restoration()
@@ -330,6 +331,21 @@ class TestDemands:
             world.records.release()
             await asyncio.sleep(0.1)
             assert world.board.desks["job"].runs
+
+        tell(story)
+
+    def test_r9_nothing_is_decided_about_a_job_of_which_something_cannot_be_read(self) -> None:
+        """Nor is a result acknowledged: it waits at its agent for a server that knows what to make of it."""
+
+        async def story(world: World) -> None:
+            await world.put(make_job(schedule="* * * * * *"))
+            execution = await world.run_now()
+            world.board.apply([Change(STATE + "job", b"{}", 9_999)], leading=False)
+            before = world.store.store.range(PREFIX)
+            world.report(execution)
+            await asyncio.sleep(5)
+            assert world.acknowledged == []
+            assert world.store.store.range(PREFIX) == before
 
         tell(story)
 

@@ -35,7 +35,7 @@ class Server:
         )
 
     async def look(self) -> None:
-        self.board.load(await self.store.range(PREFIX))
+        list(self.board.take(await self.store.range(PREFIX)))
 
     async def stand(self) -> Leadership | None:
         await self.look()

@@ -100,7 +100,7 @@ class Lead:
     async def lead(self) -> Leadership:
         await self.store.open()
         fence = await self.store.commit({LEADER: 0}, {LEADER: encode(Leader(server="s1", nonce="1", term=4))})
-        self.board.load(await self.store.range(PREFIX))
+        list(self.board.take(await self.store.range(PREFIX)))
         self.leadership = Leadership(fence, 4, self.clock.boot(), None, self.members, restored=Restoration())  # type: ignore[arg-type]
         self.task = asyncio.create_task(self.scheduler.run(self.leadership))
         self.beating = asyncio.create_task(self.beat())

@@ -12,7 +12,7 @@ from doubles.memory import MemoryCoordinator, MemoryResultStore, MemoryStore, Mo
 from sim import virtual
 from sim.world import Observed
 
-from dkron.core.board import LEADER, Board
+from dkron.core.board import JOBS, LEADER, STATE, Board
 from dkron.core.clock import SECOND
 from dkron.core.election import TTL, Election
 from dkron.core.errors import StoreUnavailableError
@@ -235,6 +235,25 @@ def test_a_store_that_refuses_while_its_watch_stands_is_told_of(caplog: pytest.L
         tell(story)
     told = [record.message for record in caplog.records if "the store" in record.message]
     assert told == ["the store: the store is down", "the store answers again"]
+
+
+def test_what_cannot_be_read_is_told_of_once_and_stops_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(world: World) -> None:
+        writer = MemoryCoordinator(world.store)
+        await writer.open()
+        await writer.commit({}, {JOBS + "odd": b'{"retries":"three"}'})
+        one, two = await world.server("s1"), await world.server("s2")
+        await asyncio.sleep(1)
+        await one.leading.hand_over()  # and it lists everything again
+        await asyncio.sleep(1)
+        assert two.scheduler.leads
+        await writer.commit({}, {STATE + "odd": b"[]"})
+        await asyncio.sleep(1)
+
+    with caplog.at_level("ERROR"):
+        tell(story)
+    told = sorted(record.message.partition(",")[0] for record in caplog.records)
+    assert told == ["c/jobs/odd", "c/jobs/odd", "c/state/odd"], "by either server, and of the state by that which follows"
 
 
 def test_a_defect_is_told_of_each_time_and_it_begins_again(

@@ -34,7 +34,7 @@ class World:
         fence = await self.store.commit({}, {LEADER: encode(Leader(server="s1", nonce="1", term=1))})
         for number in range(count):
             await self.add(str(number), **fields)
-        self.board.load(await self.store.range(PREFIX))
+        list(self.board.take(await self.store.range(PREFIX)))
         self.task = asyncio.create_task(self.outbox.run(fence))
 
     async def add(self, name: str, **fields: object) -> None:

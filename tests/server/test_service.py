@@ -12,6 +12,7 @@ from doubles.memory import MemoryResultStore, Operation
 from doubles.scene import make_hello, make_job
 
 from dkron.api.service import Counters
+from dkron.core.board import JOBS
 from dkron.core.clock import SECOND
 from dkron.core.errors import (
     ConflictError,
@@ -21,6 +22,7 @@ from dkron.core.errors import (
     OutcomeUnknownError,
     StoreUnavailableError,
 )
+from dkron.core.interfaces import Change
 from dkron.core.messages import Outcome, State
 from dkron.core.models import Job, Record, Status
 from dkron.server import service as module
@@ -148,6 +150,29 @@ class TestJobs:
             await world.results.save([(Record(id="1", job="job", uid="old", group=1), None)])
             await world.service.put_job(manual(), NONE)
             assert await world.results.list("job") == []
+
+        play(story)
+
+    def test_one_that_cannot_be_read_is_neither_shown_nor_replaced(self) -> None:
+        async def story(world: World) -> None:
+            await world.service.put_job(manual(), NONE)
+            await world.results.save([(Record(id="1", job="job", uid="u", group=1), None)])
+            odd = b'{"retries":"three"}'
+            revision = await world.lead.store.commit({}, {JOBS + "job": odd})
+            world.lead.board.apply([Change(JOBS + "job", odd, revision)], leading=False)
+            await asyncio.sleep(0.1)
+            assert world.service.index.get("job") is None
+            for attempt in (
+                lambda: world.service.put_job(manual(), NONE),
+                lambda: world.service.delete_job("job"),
+                lambda: world.service.delete_executions("job"),
+                lambda: world.service.run_job("job"),
+            ):
+                with pytest.raises(ConflictError, match=r"job job is in the store, but c/jobs/job cannot be read: .*`str`"):
+                    await attempt()
+            assert len(await world.results.list("job")) == 1
+            (entry,) = (await world.lead.store.range(JOBS)).entries
+            assert entry.value == odd
 
         play(story)
 
