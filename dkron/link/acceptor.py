@@ -127,6 +127,8 @@ class Acceptor:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path not in {PATH, SERVERS_PATH}:
             return web.Response(status=404, text=f"Agents link at {PATH}; there is nothing else here.\n")
+        if "Origin" in request.headers:  # no agent says one, and a browser cannot leave it out
+            return web.Response(status=403, text="Agents link here, and no web page may.\n")
         wait = 1 if self._pending >= PENDING else 0
         if not wait and request.path == PATH:
             wait = self._turnstile.ask(self._clock.boot())

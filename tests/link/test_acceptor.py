@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
+import aiohttp
 import pytest
 
 from dkron.addresses import Address
@@ -11,7 +12,7 @@ from dkron.core.clock import SECOND, SystemClock
 from dkron.core.errors import InvalidInputError, LinkError
 from dkron.core.messages import Hello
 from dkron.link.acceptor import HANDSHAKES, LONGEST_WAIT, Acceptor, Turnstile
-from dkron.link.dialer import dial
+from dkron.link.dialer import PATH, SERVERS_PATH, dial
 from dkron.link.handshake import RefusedError
 from dkron.plugins.contracts.ports import free_port
 
@@ -44,6 +45,16 @@ def test_a_crowd_that_does_as_it_is_told_is_through_in_time() -> None:
         else:
             last = now
     assert last <= 22 * SECOND
+
+
+@pytest.mark.parametrize("path", [PATH, SERVERS_PATH])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", ""])
+async def test_a_web_page_is_not_let_in(listen: Any, session: Any, path: str, origin: str) -> None:
+    """Any page can make a browser open a WebSocket to this machine: without a key it would be taken for an agent."""
+    station = await listen(b"")
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+        await session.ws_connect(f"http://{station.address}{path}", origin=origin)
+    assert refusal.value.status == 403
 
 
 @pytest.mark.usefixtures("one_moment")
