@@ -240,7 +240,7 @@ class Saver(Protocol):
 
 
 class Observer(Protocol):
-    """Hears what happened, after it is durable."""
+    """Hears what happened, after it is durable. Nothing here may raise."""
 
     def finished(self, notices: Sequence[Notice]) -> None:
         """These runs have ended."""

@@ -327,11 +327,11 @@ class Scheduler:
         news = draft.news()
         deleted = draft.desk.job is not None and draft.job is None
         self._board.adopt(draft, revision)
-        self._tell(draft, deleted=deleted)
         self._finish(draft, answers)
         for run, execution in news:
             if self._dispatch is not None:
                 self._dispatch.question(run, execution)
+        self._tell(draft, deleted=deleted)
 
     def _not_written(self, draft: Draft, answers: list[tuple[Event, object]], error: StoreError) -> None:
         """Nothing was written: tell those who wait, and decide the rest again."""
@@ -364,14 +364,14 @@ class Scheduler:
         self._later(desk, TRY_AGAIN)
 
     def _tell(self, draft: Draft, *, deleted: bool) -> None:
+        for run in draft.births:
+            self.wake(run.job)
+        self._board.on_change(draft.desk.name)
         self._observer.finished([*draft.notices, *draft.told])
         for skips in draft.skipped:
             self._observer.skipped(draft.desk.name, skips)
         if deleted:
             self._observer.deleted(draft.desk.name)
-        for run in draft.births:
-            self.wake(run.job)
-        self._board.on_change(draft.desk.name)
 
     def _finish(self, draft: Draft, answers: list[tuple[Event, object]]) -> None:
         """What was decided is durable: acknowledge, answer, and plan what comes next."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from dkron.core.clock import MILLISECOND, SECOND, Clock
+from dkron.plugins.complaints import Complaints
 
 SLOW: Final = 10 * MILLISECOND  # a hook that takes longer is complained about
 QUIET: Final = 60 * SECOND  # at most one complaint of a kind in this time
@@ -28,7 +29,7 @@ class Listener:
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._complaints: dict[str, tuple[int, int]] = {}  # kind -> when it was last logged, and how many were not since
+        self._complaints = Complaints(_LOG, clock, QUIET)
 
     def tell(self, event: tuple[Any, ...]) -> None:
         """Put an event in the queue; never blocks."""
@@ -38,9 +39,18 @@ class Listener:
         with self._wake:
             self._events.append(event)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name=f"hook {self._label}", daemon=True)
-                self._thread.start()
+                self._thread = self._started()
             self._wake.notify()
+
+    def _started(self) -> threading.Thread | None:
+        """Start the thread; None if the system allows no more of them now: then the next event tries again."""
+        thread = threading.Thread(target=self._serve, name=f"hook {self._label}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._complain(f"waits for a thread: {error}")
+            return None
+        return thread
 
     def close(self) -> None:
         """Let the events that wait be the last ones."""
@@ -69,12 +79,4 @@ class Listener:
             return self._events.popleft() if self._events else None
 
     def _complain(self, problem: str, *, exc_info: bool = False) -> None:
-        """Log it, but not for every one of a thousand events a second."""
-        now = self._clock.boot()
-        logged, silent = self._complaints.get(problem, (-QUIET, 0))
-        if now - logged < QUIET:
-            self._complaints[problem] = (logged, silent + 1)
-            return
-        self._complaints[problem] = (now, 0)
-        more = f" ({silent} more times since this was last logged)" if silent else ""
-        _LOG.warning("%s %s%s", self._label, problem, more, exc_info=exc_info)
+        self._complaints.say(problem, f"{self._label} {problem}", exc_info=exc_info)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 from typing import Final
@@ -22,7 +22,6 @@ from dkron.core.errors import DkronError, InvalidInputError, StoreError
 from dkron.core.fellows import Fellows
 from dkron.core.membership import Members
 from dkron.core.messages import ToAgent
-from dkron.core.models import Notice, Skips
 from dkron.core.scheduler import TICK, Scheduler
 from dkron.link.acceptor import Acceptor
 from dkron.plugins.hookspecs import PluginSettings
@@ -35,6 +34,7 @@ from dkron.server.herald import Herald
 from dkron.server.hub import Hub
 from dkron.server.leading import Leading
 from dkron.server.listener import CoreListener
+from dkron.server.observer import Observer
 from dkron.server.outbox import Outbox
 from dkron.server.parts import Parts
 from dkron.server.registration import Registration
@@ -46,30 +46,6 @@ STORE_AGAIN: Final = 1 * SECOND  # between attempts to reach a shared store
 LEAVING: Final = 2.0  # seconds at most, to take the server's key away
 
 log = logging.getLogger(__name__)
-
-
-class Observer:
-    """Tells plugins what happened, and deletes the history of jobs that are gone."""
-
-    def __init__(self, plugins: PluginManager, heralds: Sequence[Herald], saver: ResultSaver) -> None:
-        self._plugins = plugins
-        self._heralds = heralds
-        self._saver = saver
-
-    def finished(self, notices: Sequence[Notice]) -> None:
-        """These runs have ended."""
-        for notice in notices:
-            self._plugins.run_finished(notice)
-        for herald in self._heralds:
-            herald.tell(notices)
-
-    def skipped(self, job: str, skips: Skips) -> None:
-        """A due instant was skipped."""
-        self._plugins.run_skipped(job, skips)
-
-    def deleted(self, job: str) -> None:
-        """A job is gone."""
-        self._saver.forget(job)
 
 
 class Node:
@@ -118,10 +94,18 @@ class Node:
             board=self._board,
             members=self._members,
             saver=self._saver,
-            observer=Observer(self._plugins, self._heralds, self._saver),
+            observer=self._make_observer(),
             send=self._send,
             outbox=bool(self._durable),
             random=Random(),  # noqa: S311 - chooses nodes, guards nothing
+        )
+
+    def _make_observer(self) -> Observer:
+        return Observer(
+            plugins=self._plugins,
+            heralds=self._heralds,
+            saver=self._saver,
+            clock=self._clock,
         )
 
     def _make_leading(self) -> Leading:

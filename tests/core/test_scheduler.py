@@ -312,6 +312,20 @@ class TestDemands:
 
         tell(story)
 
+    def test_news_are_told_when_all_else_is_done(self) -> None:
+        """Whatever an observer does, the job goes on, its agent is answered, and so are the people who wait."""
+
+        async def story(world: World) -> None:
+            await world.put(manual())
+            execution = await world.run_now()
+            busy: list[bool] = []
+            world.observed.finished = lambda _notices: busy.append(world.board.desks["job"].busy)  # type: ignore[method-assign]
+            world.report(execution)
+            await asyncio.sleep(0.1)
+            assert busy == [False]
+
+        tell(story)
+
     def test_what_was_decided_in_an_earlier_leadership_is_not_written_in_the_next(self) -> None:
         async def story(world: World) -> None:
             await world.put(manual())

@@ -56,6 +56,26 @@ def test_without_events_there_is_no_thread() -> None:
     finish(it)
 
 
+def test_one_for_which_there_is_no_thread_is_told_later(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    def no_thread(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    it = listener(told.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        it.tell((1,))
+        it.tell((2,))
+        it.join(0)
+    assert warnings(caplog) == ["plugin acme: dkron_run_finished waits for a thread: can't start new thread"]
+    it.tell((3,))
+    finish(it)
+    assert told == [1, 2, 3]
+
+
 def test_one_that_raises_hears_the_next_and_the_log_is_spared(caplog: pytest.LogCaptureFixture) -> None:
     told: list[int] = []
 

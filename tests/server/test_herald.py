@@ -14,7 +14,7 @@ from sim import virtual
 from dkron.core.models import Notice, Trigger
 from dkron.server.courier import GROUP, PATIENCE
 from dkron.server.herald import FAREWELL, GATHER, MOST, Herald
-from dkron.server.node import Observer
+from dkron.server.observer import Observer
 
 Story = Callable[[Herald], Awaitable[None]]
 
@@ -186,6 +186,6 @@ def test_event_hooks_and_heralds_hear_of_the_same_ends() -> None:
     """Also where no notifier is durable: then there is no outbox, and nobody else to tell."""
     plugins, herald = Mock(), Mock()
     ended = notices(2)
-    Observer(plugins, [herald], Mock()).finished(ended)
+    Observer(plugins=plugins, heralds=[herald], saver=Mock(), clock=Mock()).finished(ended)
     assert plugins.run_finished.mock_calls == [call(notice) for notice in ended]
     herald.tell.assert_called_once_with(ended)
