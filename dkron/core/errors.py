@@ -14,6 +14,7 @@
     │   ├── GuardFailedError        definitely nothing was written: a guarded key had changed
     │   ├── CompactedError          the watch asked for events that are gone: list again
     │   └── StoreFullError          definitely nothing was written: no room
+    │       └── TooLargeError       not for this, at any time
     ├── LinkError                 the other end of a link said or did what it must not
     └── PluginError               a plugin that could not be loaded, or broke its promise
 
@@ -91,6 +92,10 @@ class CompactedError(StoreError):
 
 class StoreFullError(StoreError):
     """The store has no room: definitely nothing was written."""
+
+
+class TooLargeError(StoreFullError):
+    """The store never takes so much at once: definitely nothing was written."""
 
 
 class LinkError(DkronError):

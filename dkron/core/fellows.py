@@ -8,7 +8,6 @@ that tells of an old store call counts as silence. Any error here is harmless: t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 
 from dkron.core.board import Leader
 from dkron.core.clock import MILLISECOND, SECOND
@@ -42,9 +41,6 @@ class Fellows:
         self._fellows: dict[str, Fellow] = {}
         self._takeovers: deque[int] = deque()  # boot times
         self._looked = 0
-
-    def __iter__(self) -> Iterator[Fellow]:
-        return iter(self._fellows.values())
 
     def get(self, name: str) -> Fellow | None:
         """Return a server by name."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from dkron.core.errors import StoreError
 from dkron.core.messages import Report
 from dkron.core.models import Notice, Record, Run, Skips
 
@@ -250,3 +251,6 @@ class Observer(Protocol):
 
     def deleted(self, job: str) -> None:
         """A job is gone."""
+
+    def refused(self, job: str, error: StoreError) -> None:
+        """Nothing was written about a job; it is decided again soon."""

@@ -336,7 +336,7 @@ class Scheduler:
     def _not_written(self, draft: Draft, answers: list[tuple[Event, object]], error: StoreError) -> None:
         """Nothing was written: tell those who wait, and decide the rest again."""
         desk = draft.desk
-        log.warning("job %s could not be written: %s", desk.name, error)
+        self._observer.refused(desk.name, error)
         again = [event for event, _ in answers if event.answer is None]
         for event, _ in answers:
             event.fail(error)

@@ -14,7 +14,7 @@ from dkron.core.board import JOBS, OUTBOX, RUNS, STATE, encode
 from dkron.core.clock import MILLISECOND, Clock
 from dkron.core.desk import Draft
 from dkron.core.election import Present
-from dkron.core.errors import GuardFailedError, InvalidInputError, OutcomeUnknownError, StoreError, StoreFullError
+from dkron.core.errors import GuardFailedError, InvalidInputError, OutcomeUnknownError, StoreError, TooLargeError
 from dkron.core.interfaces import Entry
 
 MOST_KEYS = 126  # of 127 guarded writes; one guard is the fence
@@ -127,7 +127,7 @@ class Writer:
                 await self._write([write])
         except (StoreError, InvalidInputError) as error:  # the latter: too large for the store, so definitely nothing was written
             for write in group:
-                write.done(0, error if isinstance(error, StoreError) else StoreFullError(str(error)))
+                write.done(0, error if isinstance(error, StoreError) else TooLargeError(str(error)))
         else:
             for write in group:
                 write.done(revision, None)

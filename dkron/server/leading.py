@@ -11,7 +11,7 @@ from typing import Any, Final
 from dkron.core.board import LEADER, PREFIX, Board
 from dkron.core.clock import MILLISECOND, SECOND, Clock
 from dkron.core.election import Election, Leadership
-from dkron.core.errors import StoreError
+from dkron.core.errors import GuardFailedError, StoreError, TooLargeError
 from dkron.core.fellows import LOOK
 from dkron.core.interfaces import Coordinator
 from dkron.core.scheduler import Scheduler
@@ -19,6 +19,7 @@ from dkron.server.outbox import Outbox
 
 AGAIN: Final = 500 * MILLISECOND
 PROBE: Final = 500 * MILLISECOND
+REFUSED: Final = 5 * SECOND  # how long a write that failed is told of; what is due is tried again many times meanwhile
 RESIGNING: Final = 2 * SECOND  # at most, on the way out
 
 log = logging.getLogger(__name__)
@@ -54,8 +55,9 @@ class Leading:
         self._moved = asyncio.Event()
         self._leadership: Leadership | None = None
         self.loaded = False
-        self._trouble = "the server is starting"  # in following the store
+        self._trouble = self._said = "the server is starting"  # in following the store; what was logged last of any trouble
         self._silence = ""  # why it gives no sign, when it is only asked for one
+        self._refusal = ("", -REFUSED)  # why a write failed last, and when (boot time)
         self._told: dict[str, int] = {}  # keys that cannot be read, and the revisions of which that was said
         self._answered = 0  # boot time of issue of the last good call of the store
 
@@ -75,18 +77,31 @@ class Leading:
     @property
     def trouble(self) -> str:
         """Tell what is wrong with the store."""
-        return self._trouble or self._silence
+        refusal, at = self._refusal
+        return self._trouble or self._silence or (refusal if self._clock.boot() - at < REFUSED else "")
 
     def worry(self, error: StoreError) -> None:
         """Note what is wrong with the store."""
         self._note(str(error), self._silence)
 
+    def refused(self, error: StoreError) -> None:
+        """Note that a write failed. A leader whose disk is full stays valid, which takes no room; but it can decide nothing."""
+        if isinstance(error, GuardFailedError | TooLargeError):
+            return  # the store is well
+        now = self._clock.boot()
+        why, at = self._refusal
+        self._refusal = (why if now - at < REFUSED else str(error), now)
+        self._tell_trouble()
+
     def _note(self, trouble: str, silence: str) -> None:
-        before = self.trouble
         self._trouble, self._silence = trouble, silence
-        if self.trouble and self.trouble != before:
-            log.warning("the store: %s", self.trouble)
-        elif before and not self.trouble and self.loaded:
+        self._tell_trouble()
+
+    def _tell_trouble(self) -> None:
+        before, self._said = self._said, self.trouble
+        if self._said and self._said != before:
+            log.warning("the store: %s", self._said)
+        elif before and not self._said and self.loaded:
             log.info("the store answers again")
 
     async def _load(self) -> None:

@@ -106,6 +106,7 @@ class Node:
             heralds=self._heralds,
             saver=self._saver,
             clock=self._clock,
+            refused=self._write_refused,
         )
 
     def _make_leading(self) -> Leading:
@@ -291,6 +292,9 @@ class Node:
         self._has_crashed = True
         self.problem = self.problem or DkronError(f"{problem}; the log says more, and the worker goes on until a server is back")
         self._leave()
+
+    def _write_refused(self, error: StoreError) -> None:
+        self._leading.refused(error)
 
     def _leadership_changed(self, leader: str, term: int) -> None:
         self._fellowship.led_by(leader)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from dkron.core.clock import SECOND, Clock
+from dkron.core.errors import StoreError
 from dkron.core.models import Notice, Skips
 from dkron.plugins.complaints import Complaints
 from dkron.plugins.manager import PluginManager
@@ -26,6 +27,7 @@ class Observer:
         heralds: of notifiers that need not be told for certain.
         saver: has the history.
         clock: spaces complaints.
+        refused: called with each error of a write.
     """
 
     def __init__(
@@ -35,10 +37,12 @@ class Observer:
         heralds: Sequence[Herald],
         saver: ResultSaver,
         clock: Clock,
+        refused: Callable[[StoreError], None],
     ) -> None:
         self._plugins = plugins
         self._heralds = heralds
         self._saver = saver
+        self._refused = refused
         self._complaints = Complaints(log, clock, QUIET)
 
     def finished(self, notices: Sequence[Notice]) -> None:
@@ -55,6 +59,11 @@ class Observer:
     def deleted(self, job: str) -> None:
         """A job is gone."""
         self._tell(self._saver.forget, job)
+
+    def refused(self, job: str, error: StoreError) -> None:
+        """A write about a job failed; on a full disk that is so for all that are due, several times a second."""
+        self._complaints.say(type(error).__name__, f"job {job} could not be written: {error}")
+        self._tell(self._refused, error)
 
     def _tell(self, call: Callable[..., object], *news: object) -> None:
         try:

@@ -15,6 +15,7 @@ from dkron.core.errors import StoreError
 from dkron.core.interfaces import ResultStore, Retention
 from dkron.core.messages import VALID, Outcome, Report, State
 from dkron.core.models import Execution, Record, Run, Status
+from dkron.plugins.complaints import Complaints
 from dkron.server.backlog import Backlog, Result
 
 PATIENCE: Final = 5 * SECOND  # how long a commit waits for a store of results that fails
@@ -23,6 +24,7 @@ BATCH: Final = 500
 PAUSE: Final = 5 * MILLISECOND  # for each record of a batch, before the next: beyond 200 a second, many share a commit
 LONGEST_PAUSE: Final = 50 * MILLISECOND
 CATCH_UP: Final = 1 * SECOND  # between attempts to save what waits in memory for a store that fails
+QUIET: Final = 10 * SECOND  # at most one complaint of a kind in this time
 OVER: Final = 5  # a job is swept when it has a fifth more than is kept
 FEWEST: Final = 10
 
@@ -48,6 +50,7 @@ class ResultSaver:
         self._behind = False
         self._saved: Counter[str] = Counter()
         self._swept_at = max(FEWEST, retention.records // OVER)
+        self._complaints = Complaints(log, clock, QUIET)
         self._task: asyncio.Task[None] | None = None
         self._chores: set[asyncio.Task[object]] = set()
 
@@ -128,7 +131,7 @@ class ResultSaver:
             batch = self._backlog.take(BATCH)
             if not await self._save(batch, 0, 0):
                 self._backlog.put_back(batch)
-                log.error("results cannot be saved: %d wait in memory, and runs go on", len(self._backlog))
+                self._complaints.say("behind", f"results cannot be saved: {len(self._backlog)} wait in memory, and runs go on")
                 await self._clock.sleep(CATCH_UP)
         self._behind = False
         log.info("results are saved again")
@@ -141,7 +144,7 @@ class ResultSaver:
                 await self._results.save(await self._missing(batch) if old else batch)
             except StoreError as error:
                 if self._clock.boot() >= until:
-                    log.warning("saving results failed: %s", error)
+                    self._complaints.say("failed", f"saving results failed: {error}")
                     return False
                 await self._clock.sleep(TRY_AGAIN)
             else:

@@ -14,6 +14,7 @@ from sim import virtual
 from dkron.core import edits
 from dkron.core.board import LEADER, PREFIX, Board, Leader, encode
 from dkron.core.election import Leadership
+from dkron.core.errors import StoreError
 from dkron.core.interfaces import Observer, Saver
 from dkron.core.membership import Members
 from dkron.core.messages import Ack, Heartbeat, Outcome, Report, State, ToAgent
@@ -64,6 +65,9 @@ class Observed(Observer):
 
     def deleted(self, job: str) -> None:
         self.seen.append(f"deleted {job}")
+
+    def refused(self, job: str, error: StoreError) -> None:
+        self.seen.append(f"refused {job}: {error}")
 
 
 class Lead:

@@ -186,6 +186,6 @@ def test_event_hooks_and_heralds_hear_of_the_same_ends() -> None:
     """Also where no notifier is durable: then there is no outbox, and nobody else to tell."""
     plugins, herald = Mock(), Mock()
     ended = notices(2)
-    Observer(plugins=plugins, heralds=[herald], saver=Mock(), clock=Mock()).finished(ended)
+    Observer(plugins=plugins, heralds=[herald], saver=Mock(), clock=Mock(), refused=Mock()).finished(ended)
     assert plugins.run_finished.mock_calls == [call(notice) for notice in ended]
     herald.tell.assert_called_once_with(ended)

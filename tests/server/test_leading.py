@@ -3,124 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
-from random import Random
+from collections.abc import AsyncIterator, Sequence
 
-import pytest
-from doubles.memory import MemoryCoordinator, MemoryResultStore, MemoryStore, Moment, Operation
-from sim import virtual
-from sim.world import Observed
+from doubles.followers import Server, World, down, hear, never, tell, up
+from doubles.memory import MemoryCoordinator, MemoryStore, Moment, Operation
 
-from dkron.core.board import JOBS, LEADER, STATE, Board
+from dkron.core.board import LEADER
 from dkron.core.clock import SECOND
-from dkron.core.election import TTL, Election
+from dkron.core.election import TTL
 from dkron.core.errors import StoreUnavailableError
-from dkron.core.fellows import PATIENCE, PULSE, Fellows
-from dkron.core.interfaces import Change, Retention
-from dkron.core.membership import Members
-from dkron.core.messages import VALID, Pulse
-from dkron.core.scheduler import Scheduler
-from dkron.server.leading import Leading
-from dkron.server.outbox import Outbox
-from dkron.server.saver import ResultSaver
-
-
-class Server:
-    """A server without links and API."""
-
-    def __init__(
-        self,
-        memory: MemoryStore,
-        clock: virtual.VirtualClock,
-        name: str,
-        nonce: str = "1",
-        store: MemoryCoordinator | None = None,
-        *,
-        admitted: Callable[[], bool] = lambda: True,
-    ) -> None:
-        self.name = name
-        self.nonce = nonce
-        self.fellows = Fellows()
-        self.store = store or MemoryCoordinator(memory)
-        self.board = Board()
-        self.told: list[tuple[str, int]] = []
-        members = Members()
-        self.scheduler = Scheduler(
-            clock=clock,
-            coordinator=self.store,
-            board=self.board,
-            members=members,
-            saver=ResultSaver(MemoryResultStore(memory), clock, Retention()),
-            observer=Observed(),
-            send=lambda _agent, _message: False,
-            outbox=False,
-            random=Random(1),
-        )
-        self.leading = Leading(
-            coordinator=self.store,
-            clock=clock,
-            board=self.board,
-            election=Election(
-                coordinator=self.store,
-                clock=clock,
-                board=self.board,
-                members=members,
-                fellows=self.fellows,
-                server=name,
-                nonce=nonce,
-            ),
-            scheduler=self.scheduler,
-            outbox=Outbox(coordinator=self.store, clock=clock, board=self.board, notifiers={}),
-            changed=lambda leader, term: self.told.append((leader, term)),
-            admitted=admitted,
-        )
-
-    async def start(self) -> Server:
-        await self.store.open()
-        self.task = asyncio.create_task(self.leading.run())
-        return self
-
-    async def stop(self) -> None:
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
-
-
-async def hear(server: Server, other: Server, dead: asyncio.Event) -> None:
-    """Let a server hear another one's pulses until it is dead; then, as its link would, find its door shut."""
-    fellow = server.fellows.meet(other.name, other.nonce)
-    while not dead.is_set():
-        server.fellows.pulse(fellow, Pulse(*other.leading.pulse()))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PULSE / SECOND):
-                await dead.wait()
-
-
-class World:
-    def __init__(self) -> None:
-        self.loop = virtual.VirtualLoop()
-        self.clock = virtual.VirtualClock(self.loop, boot=10**12)
-        self.store = MemoryStore(self.clock)
-
-    async def server(self, name: str = "s1", nonce: str = "1") -> Server:
-        return await Server(self.store, self.clock, name, nonce).start()
-
-
-def tell(story: Callable[[World], Awaitable[None]]) -> None:
-    world = World()
-    virtual.run(story(world), world.loop)  # type: ignore[arg-type]
-
-
-async def down(_operation: Operation) -> None:
-    raise StoreUnavailableError("the store is down")
-
-
-async def never(_operation: Operation) -> None:
-    await asyncio.get_running_loop().create_future()
-
-
-async def up(_operation: Operation) -> None:
-    return
+from dkron.core.fellows import PATIENCE
+from dkron.core.interfaces import Change
+from dkron.core.messages import VALID
 
 
 def test_a_server_alone_leads_at_once() -> None:
@@ -198,97 +92,6 @@ def test_r1_a_deposed_leader_follows_again() -> None:
         assert not server.scheduler.leads
         assert server.board.leader is not None
         assert server.board.leader.server == "s2"
-
-    tell(story)
-
-
-def test_without_the_store_it_says_so_and_comes_back() -> None:
-    async def story(world: World) -> None:
-        server = Server(world.store, world.clock, "s1")
-        server.store.fault = down
-        server.store._open = True
-        server.task = asyncio.create_task(server.leading.run())
-        await asyncio.sleep(3)
-        assert server.leading.trouble == "the store is down"
-        server.store.fault = up
-        await asyncio.sleep(1)
-        assert server.scheduler.leads
-        assert server.leading.trouble == ""
-
-    tell(story)
-
-
-def test_a_store_that_refuses_while_its_watch_stands_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    async def story(world: World) -> None:
-        server = await world.server()
-        probe = asyncio.create_task(server.leading.probe())
-        await asyncio.sleep(1)
-        server.store.fault = down
-        await asyncio.sleep(5)
-        assert server.leading.trouble == "the store is down"
-        server.store.fault = up
-        await asyncio.sleep(1)
-        assert server.leading.trouble == ""
-        probe.cancel()
-
-    with caplog.at_level("INFO", "dkron.server.leading"):
-        tell(story)
-    told = [record.message for record in caplog.records if "the store" in record.message]
-    assert told == ["the store: the store is down", "the store answers again"]
-
-
-def test_what_cannot_be_read_is_told_of_once_and_stops_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
-    async def story(world: World) -> None:
-        writer = MemoryCoordinator(world.store)
-        await writer.open()
-        await writer.commit({}, {JOBS + "odd": b'{"retries":"three"}'})
-        one, two = await world.server("s1"), await world.server("s2")
-        await asyncio.sleep(1)
-        await one.leading.hand_over()  # and it lists everything again
-        await asyncio.sleep(1)
-        assert two.scheduler.leads
-        await writer.commit({}, {STATE + "odd": b"[]"})
-        await asyncio.sleep(1)
-
-    with caplog.at_level("ERROR"):
-        tell(story)
-    told = sorted(record.message.partition(",")[0] for record in caplog.records)
-    assert told == ["c/jobs/odd", "c/jobs/odd", "c/state/odd"], "by either server, and of the state by that which follows"
-
-
-def test_a_defect_is_told_of_each_time_and_it_begins_again(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def story(world: World) -> None:
-        server = await world.server()
-        await asyncio.sleep(1)
-        assert server.scheduler.leads
-        monkeypatch.setattr(server.scheduler._agenda, "due", lambda _now: 1 // 0)
-        await asyncio.sleep(3)
-        broken = len(caplog.records)
-        assert broken >= 4
-        monkeypatch.undo()
-        await asyncio.sleep(1)
-        assert (server.scheduler.leads, server.leading.trouble) == (True, "")
-
-    with caplog.at_level("CRITICAL"):
-        tell(story)
-    assert {record.message for record in caplog.records} == {
-        "following the store failed, which is a defect of dkron; it begins again"
-    }
-    assert all(record.exc_info for record in caplog.records)
-
-
-def test_it_says_what_it_stumbles_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story(world: World) -> None:
-        server = Server(world.store, world.clock, "s1")
-        monkeypatch.setattr(server.board, "take", lambda _listing: 1 // 0)
-        await server.start()
-        await asyncio.sleep(1)
-        assert server.leading.trouble == "what it holds could not be followed: integer division or modulo by zero"
-        monkeypatch.undo()
-        await asyncio.sleep(1)
-        assert (server.scheduler.leads, server.leading.trouble) == (True, "")
 
     tell(story)
 

@@ -16,7 +16,7 @@ from dkron.core.interfaces import Retention
 from dkron.core.messages import Outcome, Report, State
 from dkron.core.models import Execution, Record, Run, Status
 from dkron.server import backlog
-from dkron.server.saver import ANSWERED, BATCH, CATCH_UP, FEWEST, PATIENCE, ResultSaver
+from dkron.server.saver import ANSWERED, BATCH, CATCH_UP, FEWEST, PATIENCE, QUIET, ResultSaver
 
 
 class World:
@@ -273,6 +273,19 @@ class TestStoreThatFails:
             assert await world.kept() == ["x", "y", "z"]
 
         tell(story)
+
+    def test_the_log_is_spared(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def story(world: World) -> None:
+            world.results.fault = down
+            world.save("x")
+            await asyncio.sleep(60)
+            assert len(caplog.records) <= 2 * 60 * SECOND / QUIET
+
+        tell(story)
+        assert {record.message.partition(" (")[0] for record in caplog.records} == {
+            "saving results failed: down",
+            "results cannot be saved: 1 wait in memory, and runs go on",
+        }
 
     def test_what_waits_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(backlog, "MOST", 2)

@@ -63,6 +63,9 @@ class Observer:
     def deleted(self, job: str) -> None:
         self._saver.forget(job)
 
+    def refused(self, job: str, error: StoreError) -> None:
+        del job, error
+
 
 class Server:
     """One server process on a host."""

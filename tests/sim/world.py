@@ -19,6 +19,7 @@ from dkron.agent.orders import Ended, Orders
 from dkron.core.board import Board
 from dkron.core.clock import SECOND
 from dkron.core.election import Election
+from dkron.core.errors import StoreError
 from dkron.core.fellows import Fellows
 from dkron.core.interfaces import Retention
 from dkron.core.membership import Members
@@ -47,6 +48,7 @@ class Observed:
     def __init__(self) -> None:
         self.skips: list[tuple[str, Skips]] = []
         self.ended: list[Notice] = []
+        self.told: Callable[[StoreError], None] = lambda _error: None  # of writes that failed
 
     def finished(self, notices: Any) -> None:
         self.ended += notices
@@ -56,6 +58,10 @@ class Observed:
 
     def deleted(self, job: str) -> None:
         del job
+
+    def refused(self, job: str, error: StoreError) -> None:
+        del job
+        self.told(error)
 
 
 class Link:
