@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 from typing import Final
 
 from msgspec.structs import replace
@@ -25,7 +26,7 @@ PAUSE: Final = 5 * MILLISECOND  # for each record of a batch, before the next: b
 LONGEST_PAUSE: Final = 50 * MILLISECOND
 CATCH_UP: Final = 1 * SECOND  # between attempts to save what waits in memory for a store that fails
 QUIET: Final = 10 * SECOND  # at most one complaint of a kind in this time
-OVER: Final = 5  # a job is swept when it has a fifth more than is kept
+OVER: Final = 5  # a job is swept when it has a fifth more than is kept, on average
 FEWEST: Final = 10
 
 ANSWERED: Final = 1 * SECOND  # by then every agent that is there has told a new leader how things stand
@@ -48,7 +49,6 @@ class ResultSaver:
         self._waiting: deque[tuple[int, list[Result], Callable[[], None]]] = deque()
         self._backlog = Backlog()
         self._behind = False
-        self._saved: Counter[str] = Counter()
         self._swept_at = max(FEWEST, retention.records // OVER)
         self._complaints = Complaints(log, clock, QUIET)
         self._task: asyncio.Task[None] | None = None
@@ -158,15 +158,18 @@ class ResultSaver:
         if not any(self._retention):
             return
         for record, _ in batch:
-            self._saved[record.job] += 1
-            if self._saved[record.job] >= self._swept_at:
-                del self._saved[record.job]
+            if _lot(record.id) % self._swept_at == 0:
                 self._chore(self._results.sweep(record.job, self._retention), f"{record.job} could not be swept")
 
     def _chore(self, work: object, failure: str) -> None:
         task = asyncio.get_running_loop().create_task(_quietly(work, failure))
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+
+
+def _lot(execution: str) -> int:
+    """Draw a number for an execution. A count would need memory, which ends with this server, and does not with a job."""
+    return int.from_bytes(blake2b(execution.encode(), digest_size=4).digest(), "big")
 
 
 def _said(run: Run, execution: Execution, record: Record, output: bytes) -> Report:
