@@ -27,6 +27,7 @@ from dkron.link.dialer import PORT, meet
 from dkron.link.handshake import RefusedError
 from dkron.link.messages import Call, Hand, Intro, Pass, Reply
 from dkron.link.transport import Link
+from dkron.plugins.complaints import Complaints
 from dkron.server.calls import Calls, Do
 
 FIRST_PAUSE: Final = 50 * MILLISECOND  # before a server is dialled again; doubled each time
@@ -34,6 +35,7 @@ LONGEST_PAUSE: Final = 1 * SECOND
 PROBES: Final = 3  # looks at whether an address takes connections: a process that dies closes its links before its doors
 PROBE_TIMEOUT: Final = 0.5  # seconds
 SILENT_PULSES: Final = 20  # after which a link is given up: 5 s, for one that is slow is not gone (`Fellows` tells who is)
+QUIET: Final = 60 * SECOND  # at most one complaint about a server in this time
 NAMESAKE_TIMEOUT: Final = 2.0  # seconds
 
 log = logging.getLogger(__name__)
@@ -107,6 +109,7 @@ class Fellowship:
         self._companions: dict[str, Companion] = {}
         self._dialling: dict[str, asyncio.Task[None]] = {}
         self._probes: set[asyncio.Task[None]] = set()
+        self._complaints = Complaints(log, clock, QUIET)
         self._closing = False
 
     def __iter__(self) -> Iterator[Companion]:
@@ -191,6 +194,8 @@ class Fellowship:
             except LinkError as error:
                 log.debug("no link to server %s: %s", name, error)
                 await self._probe(name)
+            except Exception:  # noqa: BLE001 - dialling goes on
+                self._complaints.say(name, f"server {name} could not be dialled", exc_info=True)
             await self._clock.sleep(round(pause * self._random.uniform(0.5, 1)))
             pause = min(2 * pause, LONGEST_PAUSE)
         del self._dialling[name]
@@ -314,13 +319,13 @@ class Fellowship:
 
 
 async def _refuses(address: str) -> bool:
-    host, port = addresses.parse(address, PORT)
     try:
+        host, port = addresses.parse(address, PORT)
         async with asyncio.timeout(PROBE_TIMEOUT):
             _, writer = await asyncio.open_connection(host, port)
     except ConnectionRefusedError:
         return True
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, ValueError):  # the last: no address at all, or none that a resolver takes
         return False
     writer.close()
     with suppress(OSError):

@@ -20,6 +20,7 @@ from dkron.link.dialer import meet
 from dkron.link.handshake import RefusedError
 from dkron.link.messages import Hand, Intro
 from dkron.link.transport import Link
+from dkron.server.fellowship import _refuses
 
 Start = Callable[..., Awaitable[Station]]
 
@@ -365,6 +366,29 @@ async def test_a_defect_costs_one_link(pair: tuple[Station, Station], monkeypatc
     sending.link.send(Hand("a", Echo(1, 2)))
     await until(lambda: one.linked(two) not in {None, first}, "another link")
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_defect_in_dialling_costs_one_try(start: Start, monkeypatch: Any, caplog: Any) -> None:
+    one, two = await start("s1"), await start("s2")
+    two.shows(one, two)
+    tries = 0
+
+    async def fail(*_: object, **__: object) -> tuple[Link, Intro]:
+        nonlocal tries
+        tries += 1
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dkron.server.fellowship.meet", fail)
+        one.shows(one, two)
+        await until(lambda: tries > 2, "the third try")
+    await one.meets(two)
+    assert caplog.text.count("server s2 could not be dialled") == 1
+
+
+@pytest.mark.parametrize("address", ["a" * 64 + ".example:8946", "no address", ":99999"])
+async def test_what_is_no_address_refuses_nothing(address: str) -> None:
+    assert not await _refuses(address)
 
 
 async def test_a_server_that_left_the_store_is_dialled_no_more(pair: tuple[Station, Station]) -> None:
