@@ -120,7 +120,13 @@ class Node:
             nonce=self._nonce,
             expect=self._settings.bootstrap_expect,
         )
-        outbox = Outbox(coordinator=self._stores.coordinator, clock=self._clock, board=self._board, notifiers=self._durable)
+        outbox = Outbox(
+            coordinator=self._stores.coordinator,
+            clock=self._clock,
+            now=self._scheduler.now,
+            board=self._board,
+            notifiers=self._durable,
+        )
         return Leading(
             coordinator=self._stores.coordinator,
             clock=self._clock,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -24,9 +24,18 @@ log = logging.getLogger(__name__)
 class Outbox:
     """Works through the outbox while this server leads: each notifier has a courier, and what all have taken is cleared."""
 
-    def __init__(self, *, coordinator: Coordinator, clock: Clock, board: Board, notifiers: Mapping[str, Notifier]) -> None:
+    def __init__(
+        self,
+        *,
+        coordinator: Coordinator,
+        clock: Clock,
+        now: Callable[[], int],
+        board: Board,
+        notifiers: Mapping[str, Notifier],
+    ) -> None:
         self._coordinator = coordinator
         self._clock = clock
+        self._now = now  # reference time, by which notices are made (R12): one clock that jumps gives none of them up
         self._board = board
         self._couriers = [Courier(name, notifier, clock) for name, notifier in notifiers.items()]
 
@@ -45,7 +54,7 @@ class Outbox:
         overfull = len(self._board.outbox) - MOST
         if overfull > 0:
             log.error("the outbox is full: %d notices are given up", overfull)
-        expired = self._clock.wall() - LONGEST
+        expired = self._now() - LONGEST
         for number, (notice, _) in enumerate(self._board.outbox.values()):
             if number < overfull or notice.created_at < expired or all(c.has_taken(notice.id) for c in self._couriers):
                 yield notice

@@ -72,7 +72,7 @@ class Server:
                 nonce=nonce,
             ),
             scheduler=self.scheduler,
-            outbox=Outbox(coordinator=self.store, clock=clock, board=self.board, notifiers={}),
+            outbox=Outbox(coordinator=self.store, clock=clock, now=self.scheduler.now, board=self.board, notifiers={}),
             changed=lambda leader, term: self.told.append((leader, term)),
             admitted=admitted,
         )

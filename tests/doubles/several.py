@@ -122,7 +122,7 @@ class Server:
             board=self.board,
             election=election,
             scheduler=self.scheduler,
-            outbox=Outbox(coordinator=self.store, clock=world.clock, board=self.board, notifiers={}),
+            outbox=Outbox(coordinator=self.store, clock=world.clock, now=self.scheduler.now, board=self.board, notifiers={}),
             changed=self._led_by,
         )
         self.service = ClusterService(

@@ -27,7 +27,10 @@ class World:
         self.store = MemoryCoordinator(MemoryStore(self.clock))
         self.board = Board()
         self.ears = {f"ear {number}": ear for number, ear in enumerate(ears)}
-        self.outbox = Outbox(coordinator=self.store, clock=self.clock, board=self.board, notifiers=self.ears)
+        self.outbox = Outbox(coordinator=self.store, clock=self.clock, now=self.now, board=self.board, notifiers=self.ears)
+
+    def now(self) -> int:
+        return self.clock.wall() - self.clock.offset
 
     async def begin(self, count: int = 1, **fields: object) -> None:
         await self.store.open()
@@ -133,6 +136,15 @@ class TestDelivery:
             assert world.stored == ["0"]
             await asyncio.sleep(1000)
             assert world.stored == []
+
+        tell(story, Ear(10**9))
+
+    def test_r12_one_clock_that_jumps_gives_nothing_up(self) -> None:
+        async def story(world: World) -> None:
+            await world.begin()
+            world.clock.offset = 2 * LONGEST
+            await asyncio.sleep(60)
+            assert world.stored == ["0"]
 
         tell(story, Ear(10**9))
 

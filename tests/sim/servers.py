@@ -111,7 +111,7 @@ class Server:
             nonce=self.nonce,
             expect=expect,
         )
-        outbox = Outbox(coordinator=self.store, clock=self.clock, board=self.board, notifiers={})
+        outbox = Outbox(coordinator=self.store, clock=self.clock, now=self.scheduler.now, board=self.board, notifiers={})
         self.leading = Leading(
             coordinator=self.store,
             clock=self.clock,

@@ -142,7 +142,7 @@ class Server:
             board=self.board,
             election=election,
             scheduler=self.scheduler,
-            outbox=Outbox(coordinator=self.coordinator, clock=self.clock, board=self.board, notifiers={}),
+            outbox=Outbox(coordinator=self.coordinator, clock=self.clock, now=self.scheduler.now, board=self.board, notifiers={}),
             changed=lambda _leader, _term: None,
         )
         self.listener = CoreListener(
