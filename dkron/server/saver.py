@@ -12,7 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from dkron.core.clock import MILLISECOND, SECOND, Clock
-from dkron.core.errors import StoreError
+from dkron.core.errors import StoreError, TooLargeError
 from dkron.core.interfaces import ResultStore, Retention
 from dkron.core.messages import VALID, Outcome, Report, State
 from dkron.core.models import Execution, Record, Run, Status
@@ -115,7 +115,7 @@ class ResultSaver:
         if self._behind or not await self._save(batch, since, PATIENCE):
             self._postpone(batch)
         for done in calls:
-            done()
+            _call(done)
         self._sweep(batch)
         return len(batch)
 
@@ -142,13 +142,23 @@ class ResultSaver:
             try:
                 old = self._clock.boot() - since > VALID
                 await self._results.save(await self._missing(batch) if old else batch)
-            except StoreError as error:
+            except TooLargeError as error:
+                return await self._save_less(batch, since, patience, error)
+            except Exception as error:  # noqa: BLE001 - whatever a plugin may raise: the runs go on
                 if self._clock.boot() >= until:
-                    self._complaints.say("failed", f"saving results failed: {error}")
+                    self._complaints.say("failed", f"saving results failed: {error}", exc_info=not isinstance(error, StoreError))
                     return False
                 await self._clock.sleep(TRY_AGAIN)
             else:
                 return True
+
+    async def _save_less(self, batch: list[Result], since: int, patience: int, error: TooLargeError) -> bool:
+        """Save in halves what the store does not take at once, and one that it never takes without its output."""
+        if (half := len(batch) // 2) > 0:
+            return await self._save(batch[:half], since, patience) and await self._save(batch[half:], since, patience)
+        ((record, output),) = batch
+        log.error("the %s of %s of job %s is given up: %s", "output" if output else "record", record.id, record.job, error)
+        return not output or await self._save([(replace(record, output_cut=True), b"")], since, patience)
 
     async def _missing(self, batch: list[Result]) -> list[Result]:
         known = await asyncio.gather(*(self._results.get(record.job, record.id) for record, _ in batch))
@@ -170,6 +180,14 @@ class ResultSaver:
 def _lot(execution: str) -> int:
     """Draw a number for an execution. A count would need memory, which ends with this server, and does not with a job."""
     return int.from_bytes(blake2b(execution.encode(), digest_size=4).digest(), "big")
+
+
+def _call(done: Callable[[], None]) -> None:
+    """Tell one that its records are kept; the others are to hear of it, too, whatever comes of that."""
+    try:
+        done()
+    except Exception:
+        log.exception("what follows from a record could not be done")
 
 
 def _said(run: Run, execution: Execution, record: Record, output: bytes) -> Report:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from doubles.memory import MemoryResultStore, MemoryStore, Moment, Operation
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from sim import virtual
 
 from dkron.core.clock import SECOND
-from dkron.core.errors import StoreUnavailableError
+from dkron.core.errors import StoreUnavailableError, TooLargeError
 from dkron.core.interfaces import Retention
 from dkron.core.messages import Outcome, Report, State
 from dkron.core.models import Execution, Record, Run, Status
@@ -271,6 +271,60 @@ class TestStoreThatFails:
             world.save("z")
             await asyncio.sleep(0.1)
             assert await world.kept() == ["x", "y", "z"]
+
+        tell(story)
+
+    @pytest.mark.parametrize("behind", [False, True])
+    def test_what_is_too_large_for_it_loses_its_output_and_holds_nothing_up(
+        self, caplog: pytest.LogCaptureFixture, *, behind: bool
+    ) -> None:
+        async def story(world: World) -> None:
+            save = world.results.save
+
+            async def small(results: Sequence[tuple[Record, bytes | None]]) -> None:
+                if sum(len(output or b"") for _, output in results) > len("large"):
+                    raise TooLargeError("at most 5 bytes")
+                await save(results)
+
+            world.results.save = small  # type: ignore[method-assign]
+            world.results.fault = down if behind else up
+            world.save("a", "b", "c", "much too large", "d", "large")
+            await asyncio.sleep(PATIENCE / SECOND + 1)
+            assert len(world.done) == 1
+            world.results.fault = up
+            await asyncio.sleep(2 * CATCH_UP / SECOND)
+            assert await world.kept() == ["a", "b", "c", "d", "large", "much too large"]
+            assert await world.results.output("job", "large") == b"large"
+            assert await world.results.output("job", "much too large") == b""
+            record = await world.results.get("job", "much too large")
+            assert record is not None
+            assert record.output_cut
+
+        tell(story)
+        given_up = [record.message for record in caplog.records if record.levelname == "ERROR"]
+        assert given_up == ["the output of much too large of job job is given up: at most 5 bytes"]
+
+    def test_one_that_raises_what_it_must_not_holds_no_run_up(self) -> None:
+        async def story(world: World) -> None:
+            async def broken(_operation: Operation) -> None:
+                raise ZeroDivisionError
+
+            world.results.fault = broken
+            world.save("x")
+            await asyncio.sleep(PATIENCE / SECOND + 1)
+            assert world.done == ["x"]
+            world.results.fault = up
+            await asyncio.sleep(2 * CATCH_UP / SECOND)
+            assert await world.kept() == ["x"]
+
+        tell(story)
+
+    def test_who_fails_to_go_on_holds_no_other_up(self) -> None:
+        async def story(world: World) -> None:
+            world.saver.save([], lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+            world.save("x")
+            await asyncio.sleep(0.1)
+            assert world.done == ["x"]
 
         tell(story)
 

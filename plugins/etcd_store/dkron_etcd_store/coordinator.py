@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from etcd3 import etcdrpc
 
-from dkron.core.errors import GuardFailedError, InvalidInputError, OutcomeUnknownError, StoreError, StoreFullError
+from dkron.core.errors import GuardFailedError, InvalidInputError, OutcomeUnknownError, StoreError, StoreFullError, TooLargeError
 from dkron.core.interfaces import Change, Entry, Listing
 from dkron_etcd_store import leases, ranges, watching
 from dkron_etcd_store.access import Access
@@ -57,6 +57,8 @@ class EtcdCoordinator:
         twice = Twice.HARM if writes else Twice.NOTHING
         try:
             answer = await self.client.call(TXN, etcdrpc.TxnRequest(compare=compares, success=writes or [self._look]), twice)
+        except TooLargeError:  # for every member, at any time
+            raise
         except StoreFullError:
             await self._be_sure(compares, guards.keys() >= puts.keys() | set(deletes))
             raise

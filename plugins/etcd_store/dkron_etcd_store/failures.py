@@ -7,7 +7,7 @@ from typing import Final
 
 import grpc
 
-from dkron.core.errors import CompactedError, GuardFailedError, StoreError, StoreFullError, StoreUnavailableError
+from dkron.core.errors import CompactedError, GuardFailedError, StoreError, StoreFullError, StoreUnavailableError, TooLargeError
 
 CLIENT_LONGEST: Final = 300  # characters of a foreign message in one of ours
 
@@ -50,6 +50,7 @@ _WORDS: Final = (
     ("etcdserver: revision of auth store is old", Kind.LOGIN),
     ("auth: revision in header is old", Kind.LOGIN),
     ("mvcc: database space exceeded", Kind.FULL),
+    ("larger than max", Kind.REFUSED),  # said by gRPC, of what is much too large
     ("etcdserver: corrupt cluster", Kind.REFUSED),  # each member refuses, after the alarm's place in the log
 )
 _REFUSING: Final = {
@@ -90,9 +91,12 @@ def _error(code: grpc.StatusCode, details: str, where: str) -> StoreError:
     return StoreUnavailableError(f"etcd at {where} {said}")
 
 
+_TOO_LARGE: Final = "this is too large for etcd at {where}: give it a larger --max-request-bytes"
 _SENTENCES: Final[tuple[tuple[str, type[StoreError], str], ...]] = (
     ("lease not found", GuardFailedError, "the lease has ended"),
     ("has been compacted", CompactedError, "what was asked for is compacted: list the keys again"),
+    ("request is too large", TooLargeError, _TOO_LARGE),
+    ("larger than max", TooLargeError, _TOO_LARGE),
     ("user name is empty", StoreUnavailableError, "etcd at {where} wants a user: give etcd-username and etcd-password"),
     (
         "corrupt cluster",

@@ -23,6 +23,7 @@ from dkron.core.errors import (
     StoreError,
     StoreFullError,
     StoreUnavailableError,
+    TooLargeError,
 )
 
 
@@ -97,8 +98,9 @@ class TestDefinite:
     async def test_too_large_for_etcd(self, start: Any, connect: Any) -> None:
         cluster = start(1, ["--max-request-bytes", "10000"])
         store = await connect(cluster.access())
-        with pytest.raises(StoreUnavailableError, match="request is too large"):
-            await store.commit({}, {"c/a": bytes(20_000)})
+        for size in (20_000, 800_000):  # refused by etcd, and before that by gRPC
+            with pytest.raises(TooLargeError, match=r"too large for etcd at .* --max-request-bytes"):
+                await store.commit({}, {"c/a": bytes(size)})
         assert (await store.range("")).entries == []
 
     @pytest.mark.parametrize(
