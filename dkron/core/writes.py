@@ -120,7 +120,7 @@ class Writer:
     async def _write(self, group: list[Write]) -> None:
         try:
             revision = await self._definite(group)
-        except GuardFailedError as error:
+        except (GuardFailedError, TooLargeError) as error:
             if len(group) == 1:
                 group[0].done(0, error)
             for write in group if len(group) > 1 else ():  # one of them is to blame, the others are not

@@ -12,7 +12,14 @@ from doubles.memory import AppliedLaterError, Fault, MemoryCoordinator, Moment, 
 from dkron.core.board import Board
 from dkron.core.clock import MILLISECOND, SECOND
 from dkron.core.election import Leadership, Present
-from dkron.core.errors import GuardFailedError, OutcomeUnknownError, StoreError, StoreFullError, StoreUnavailableError
+from dkron.core.errors import (
+    GuardFailedError,
+    OutcomeUnknownError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    TooLargeError,
+)
 from dkron.core.membership import Members
 from dkron.core.models import Restoration
 from dkron.core.writes import IN_FLIGHT, MOST_BYTES, MOST_KEYS, Write, Writer
@@ -128,6 +135,20 @@ class TestGroups:
         assert isinstance(hands.done["a"][1], StoreFullError)
         await submit(writer, hands, make(hands, "b"))
         assert hands.done["b"][1] is None
+
+    async def test_what_this_store_does_not_take_fails_no_other(
+        self, writer: Writer, hands: Hands, memory_coordinator: MemoryCoordinator
+    ) -> None:
+        """An etcd may be told to take less than others do."""
+
+        async def small(operation: Operation) -> None:
+            if operation[:2] == ("commit", Moment.BEFORE) and "c/large" in operation.keys:
+                raise TooLargeError("raise --max-request-bytes")
+
+        memory_coordinator.fault = small
+        await submit(writer, hands, make(hands, "a"), make(hands, "large"), make(hands, "b"))
+        assert [error for _, error in hands.done.values() if error is None] == [None, None]
+        assert isinstance(hands.done["large"][1], TooLargeError)
 
     async def test_so_many_transactions_are_under_way_at_once(
         self, writer: Writer, hands: Hands, memory_coordinator: MemoryCoordinator
