@@ -10,6 +10,7 @@ from dkron.core import planner
 from dkron.core.clock import MILLISECOND, Clock
 from dkron.core.desk import Desk
 
+FEW = 500  # entries that are too many, before all are looked through
 SLICE = 4 * MILLISECOND  # how long the loop is held at most before others get a turn
 
 
@@ -29,6 +30,9 @@ class Agenda:
         if not when or when == desk.wake:
             return False
         desk.wake, entry = when, (when, desk.name)
+        if len(self._heap) > 2 * len(self.desks) + FEW:  # most do not count any more, and may be due in years
+            self._heap = [(each.wake, each.name) for each in self.desks.values() if each.wake]
+            heapq.heapify(self._heap)
         heapq.heappush(self._heap, entry)
         return self._heap[0] is entry
 
@@ -42,16 +46,12 @@ class Agenda:
 
     def tidy(self) -> None:
         """Drop entries that do not count any more, from the earliest on."""
-        while self._heap and self._is_stale(*self._heap[0]):
+        while self._heap and ((desk := self.desks.get(self._heap[0][1])) is None or desk.wake != self._heap[0][0]):
             heapq.heappop(self._heap)
 
     def next(self) -> int:
         """Return the time of the first entry, or 0."""
         return self._heap[0][0] if self._heap else 0
-
-    def _is_stale(self, when: int, name: str) -> bool:
-        desk = self.desks.get(name)
-        return desk is None or desk.wake != when
 
 
 class Standby:

@@ -188,6 +188,8 @@ class Board:
         desk.set_job(job, revision)
         if before != after:
             self._children.get(before, set()).discard(name)
+            if not self._children.get(before, True):
+                del self._children[before]
             self._children.setdefault(after, set()).add(name)
             for parent in filter(None, (before, after)):
                 self.on_change(parent)
@@ -202,8 +204,7 @@ class Board:
 
     def set_run(self, name: str, run_id: str, run: Run | None, revision: int) -> None:
         """Take over a live run, or its end."""
-        desk = self.desk(name)
-        place = Place(name, run_id)
+        desk, place = self.desk(name), Place(name, run_id)
         held = desk.runs.get(run_id) if desk.runs else None
         left = {e.node for e in held.run.executions} if held else set()
         for execution in run.executions if run else ():

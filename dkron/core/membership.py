@@ -172,6 +172,8 @@ class Members:
         """Let time pass: return the nodes that have just failed, and forget those that are long gone."""
         self.offset = self._median_offset(wall - boot)
         self._skew = wall - boot + self.offset
+        while self._heard and boot - next(iter(self._heard.values())) > FORGET:
+            del self._heard[next(iter(self._heard))]
         failed = []
         for peer in list(self._agents.values()):
             silent = boot - peer.heard

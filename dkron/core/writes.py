@@ -134,13 +134,9 @@ class Writer:
 
     async def _definite(self, group: list[Write]) -> int:
         """Commit; without an answer send the same again until there is one."""
-        guards = dict([self._fence])
-        puts: dict[str, bytes] = {}
-        deletes: list[str] = []
-        for write in group:
-            guards.update(write.guards)
-            puts.update(write.puts)
-            deletes += write.deletes
+        guards = dict([self._fence, *(guard for write in group for guard in write.guards.items())])
+        puts = {key: value for write in group for key, value in write.puts.items()}
+        deletes = [key for write in group for key in write.deletes]
         unknown = False
         while True:
             try:

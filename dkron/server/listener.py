@@ -56,6 +56,12 @@ class CoreListener:
         peer.open = self._board.open.setdefault(hello.node, {})
         return self.welcome(cluster)
 
+    def tidy(self) -> None:
+        """Forget nodes that are long gone, on which nothing is live any more: names may be as many as there ever were pods."""
+        places = self._board.open
+        for node in [node for node, live in places.items() if not live and self._members.get(node) is None]:
+            del places[node]
+
     def welcome(self, cluster: Cluster) -> Welcome:
         """Return what an agent has to know of this cluster."""
         return Welcome(cluster.id, self._server, self._servers(), self._scheduler.term)

@@ -43,6 +43,7 @@ from dkron.server.saver import ResultSaver
 from dkron.server.supervisor import Supervisor
 
 STORE_AGAIN: Final = 1 * SECOND  # between attempts to reach a shared store
+TIDY: Final = 3600 * SECOND  # between looks for what can be forgotten
 LEAVING: Final = 2.0  # seconds at most, to take the server's key away
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ class Node:
         self._catalogue = Catalogue(self._plugins, self._board, self._members)
         self._scheduler = self._make_scheduler()
         self._leading = self._make_leading()
-        self._relay = Relay(self._make_listener(), self._clock)
+        self._listener = self._make_listener()
+        self._relay = Relay(self._listener, self._clock)
         self._hub = self._relay.hub = Hub(self._relay, self._clock)
         self._supervisor = Supervisor(worker_settings(settings), Workers())
         self._service = self._make_service(leave)
@@ -308,11 +310,15 @@ class Node:
 
     async def _let_time_pass(self) -> None:
         """See since when nodes may come, who has gone silent, and whose clock is wrong, also while this server does not lead."""
+        tidied = self._clock.boot()
         while True:
             if self._board.cluster is None:
                 self._members.opened = self._clock.boot()  # agents are sent away
             if not self._scheduler.leads:
                 self._members.tick(self._clock.boot(), self._clock.wall())
+            if self._clock.boot() - tidied >= TIDY:
+                self._listener.tidy()
+                tidied = self._clock.boot()
             await self._clock.sleep(TICK)
 
     async def _serve_api(self) -> None:

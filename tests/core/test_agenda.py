@@ -8,7 +8,7 @@ from doubles.scene import NOW, Scene, make_job
 from sim import virtual
 
 from dkron.core import planner
-from dkron.core.agenda import Agenda, Standby
+from dkron.core.agenda import FEW, Agenda, Standby
 from dkron.core.clock import SECOND
 from dkron.core.desk import Desk
 
@@ -53,6 +53,16 @@ def test_what_does_not_count_any_more_is_dropped() -> None:
     desks.clear()
     agenda.tidy()
     assert agenda.next() == 0
+
+
+def test_what_is_planned_anew_for_years_fills_no_memory() -> None:
+    agenda, desks = make("a", "b")
+    agenda.set(desks["b"], 7)
+    for number in range(10_000):
+        agenda.set(desks["a"], 1_000_000)
+        agenda.set(desks["a"], 10 + number % 2)
+    assert len(agenda._heap) <= FEW + 5
+    assert [desk.name for desk in agenda.due(20)] == ["b", "a"]
 
 
 def test_a_standby_plans_what_changes() -> None:

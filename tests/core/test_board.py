@@ -155,6 +155,11 @@ class TestChildren:
         board.set_job("b", None, 3)
         assert board.children("job") == []
 
+    def test_who_has_none_any_more_is_forgotten(self, board: Board) -> None:
+        board.set_job("a", make_job("a", parent_job="job"), 1)
+        board.set_job("a", None, 2)
+        assert "job" not in board._children
+
     def test_both_parents_have_changed_for_people(self, board: Board) -> None:
         board.set_job("a", make_job("a", parent_job="job"), 1)
         changed: list[str] = []

@@ -88,6 +88,17 @@ class TestAlive:
         tick(members, BOOT + FORGET + 1)
         assert members.get("a") is None
 
+    def test_so_is_what_it_was_before(self, members: Members) -> None:
+        """Each restart is another incarnation."""
+        for number in range(1000):
+            join(members, "a", f"a.boot.{number}")
+        assert members.heard("a.boot.0", 0) == BOOT
+        beat(members, "a.boot.999", boot=BOOT + FORGET)
+        tick(members, BOOT + FORGET)
+        assert members.heard("a.boot.0", 0) == BOOT
+        tick(members, BOOT + FORGET + 1)
+        assert [members.heard(f"a.boot.{number}", 0) for number in range(1000)] == [0] * 999 + [BOOT + FORGET]
+
     def test_one_that_leaves_gets_no_new_orders(self, members: Members) -> None:
         peer = join(members)
         beat(members, leaving=True)

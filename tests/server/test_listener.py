@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from doubles.scene import make_hello
 
-from dkron.core.board import Board, Cluster
+from dkron.core.board import Board, Cluster, Place
 from dkron.core.clock import SECOND
-from dkron.core.membership import Members
+from dkron.core.membership import FORGET, Members
 from dkron.core.messages import Goodbye, Heartbeat, Report, State, Welcome
 from dkron.core.models import MemberStatus
 from dkron.server.listener import CoreListener
@@ -139,3 +139,25 @@ def test_r5_a_closed_link_is_not_a_death(world: World, *, left: bool, status: Me
     peer = world.members.get("a0")
     assert peer is not None
     assert (peer.status, peer.linked) == (status, False)
+
+
+def test_a_node_that_is_long_gone_is_forgotten_as_soon_as_nothing_is_live_there() -> None:
+    world = World()
+    for node in ("here", "live", "gone"):
+        world.listener.hello(make_hello(node), "10.0.0.1", 1)
+    live = world.board.open["live"]
+    live[Place("job", "run")] = None
+    world.listener.tidy()
+    assert world.board.open.keys() == {"here", "live", "gone"}
+    world.clock.now += FORGET + SECOND
+    here = world.members.get("here")
+    assert here is not None
+    here.heard = world.clock.now
+    for _ in range(2):  # it is gone, and then forgotten
+        world.members.tick(world.clock.boot(), world.clock.wall())
+    world.listener.tidy()
+    assert world.board.open == {"here": {}, "live": live}
+    assert here.open is world.board.open["here"]
+    live.clear()
+    world.listener.tidy()
+    assert world.board.open == {"here": {}}
