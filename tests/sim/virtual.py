@@ -68,9 +68,9 @@ def run(story: Coroutine[Any, Any, Result], loop: VirtualLoop) -> Result:
         assert not broken, broken[0]
         return result
     finally:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.run_until_complete(asyncio.sleep(0))
+        while tasks := asyncio.all_tasks(loop):  # what cleans up may begin others
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.sleep(0))
         loop.close()
         asyncio.set_event_loop(None)
