@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
+from dkron.agent.sentences import brief
 from dkron.core.clock import MILLISECOND, SECOND
+from dkron.core.errors import LinkError
 from dkron.core.messages import Report
 
 MOST: Final = 5_000  # answers on their way at once
 MOST_BYTES: Final = 8 << 20  # of output in them
 AGAIN: Final = 30 * SECOND  # after which an answer that nobody acknowledged is told again, on the same link too
 HELD: Final = 300 * MILLISECOND  # for which answers wait at most, about, while there is more urgent work
+
+logger = logging.getLogger("dkron.agent")
 
 
 class _Flight(NamedTuple):
@@ -25,7 +32,8 @@ class Delivery:
 
     Args:
         answer: returns an answer to tell, or None if there is nothing to tell any more.
-        send: tells the leader; False if there is none, and then everything waits for `restart`.
+        send: tells the leader; False if there is none, and then everything waits for `restart`. Raises `LinkError` if the answer
+            is larger than any frame.
         busy: tells whether there is more urgent work. Then answers wait a little; `pump` is to be called when it is done.
     """
 
@@ -80,12 +88,20 @@ class Delivery:
             execution = next(iter(self._waiting))
             report = self._answer(execution)
             if report is not None:
-                if not self._send(report):
+                if not self._tell(report):
                     self._led = False
                     return
                 self._flying[execution] = _Flight(now, len(report.output))
                 self._bytes += len(report.output)
             del self._waiting[execution]
+
+    def _tell(self, report: Report) -> bool:
+        """Tell an answer, if there is a leader. One that no frame can hold must not stand in the way of all behind it."""
+        try:
+            return self._send(report)
+        except LinkError as error:
+            logger.error("an output is not told: %s", error, extra={"execution": report.id})  # noqa: TRY400 - that says all
+            return self._send(replace(report, reason=brief(report.reason), output=b"", output_cut=True))
 
     def _recall(self, executions: list[str]) -> None:
         """Put these before all that wait: they are older."""

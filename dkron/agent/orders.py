@@ -21,6 +21,7 @@ from typing import Final, NamedTuple, Protocol
 
 from msgspec.structs import replace
 
+from dkron.agent.sentences import brief, heading
 from dkron.core.clock import SECOND
 from dkron.core.messages import LEASE, Ack, Ask, Cancel, Echo, Halt, Order, Outcome, Report, State
 from dkron.core.models import Reason
@@ -429,18 +430,18 @@ class Orders:
         self.running -= 1
         self._undelivered += 1
         outcome, why = known.ending or (_outcome(ended), "" if ended.success else ended.message)
-        first = f"{why}\n".encode() if why else b""
+        first = heading(why, ended.output)
         known.report = self._report(
             known,
             State.FINISHED,
-            reason=why,
+            reason=brief(why),
             started_at=known.started_at,
             finished_at=wall,
             outcome=outcome,
-            output_size=ended.size + len(first),
-            output_cut=ended.cut,
+            output_size=ended.size + first.size,
+            output_cut=ended.cut or first.cut,
         )
-        self._effects.record(replace(known.report, output=first + ended.output))
+        self._effects.record(replace(known.report, output=first.line + ended.output))
 
     def recorded(self, execution: str) -> None:
         """Hear that the journal holds the result, synced: now it may be sent (R6)."""
@@ -475,7 +476,7 @@ class Orders:
 
     def _recover(self, report: Report) -> None:
         known = self._new(report.id, report.job, report.run, _Phase.FINAL)
-        known.report = replace(report, output=b"")
+        known.report = replace(report, output=b"", reason=brief(report.reason))  # older versions had no bound for it
         self._undelivered += report.state is State.FINISHED
         self._owe(known)
 

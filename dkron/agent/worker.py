@@ -20,6 +20,7 @@ from dkron.agent.launchers import Launchers
 from dkron.agent.orders import GRACE, Ended, Orders
 from dkron.agent.reaper import kill_leftovers
 from dkron.agent.runner import Runner
+from dkron.agent.sentences import MOST
 from dkron.agent.settings import WorkerSettings
 from dkron.agent.slot import Slot
 from dkron.core.clock import MILLISECOND, SECOND, Clock
@@ -332,7 +333,7 @@ class Worker:
         if answer is None or answer.state is not State.FINISHED:
             return answer
         kept = self._journal.read(execution)
-        return replace(answer, output=kept.output) if kept is not None else answer
+        return replace(answer, output=kept.output[:MOST]) if kept is not None else answer  # older versions had no such bound
 
 
 def _schema(executor: Executor) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from dkron.agent import delivery as module
 from dkron.agent.delivery import AGAIN, HELD, Delivery
-from dkron.core.messages import Report, State
+from dkron.agent.sentences import REASON
+from dkron.core.errors import LinkError
+from dkron.core.messages import Outcome, Report, State
 
 
 class Way:
@@ -15,13 +18,17 @@ class Way:
     def __init__(self) -> None:
         self.answers = {f"{n}": Report("a", 1, f"{n}", "job", "run", State.FINISHED, output=b"x" * 10) for n in range(10)}
         self.sent: list[str] = []
+        self.told: list[Report] = []
         self.open = True
         self.busy = False
         self.delivery = Delivery(self.answers.get, self.send, busy=lambda: self.busy)
 
     def send(self, report: Report) -> bool:
+        if len(report.output) > 1000:
+            raise LinkError("it does not fit into a frame")
         if self.open:
             self.sent.append(report.id)
+            self.told.append(report)
         return self.open
 
     def add(self, names: str, now: int = 0) -> None:
@@ -122,6 +129,14 @@ def test_only_so_many_bytes_are_on_their_way(way: Way, monkeypatch: pytest.Monke
     assert way.tells() == "012"
     way.delivery.acknowledged(["0"], 0)
     assert way.tells() == "3"
+
+
+def test_what_no_frame_can_hold_is_told_without_its_output_and_stops_nothing(way: Way) -> None:
+    way.answers["1"] = replace(way.answers["1"], reason="y" * 1001, output=b"x" * 1001, outcome=Outcome.SUCCEEDED)
+    way.add("012")
+    assert way.tells() == "012"
+    told = way.told[1]
+    assert (told.outcome, len(told.reason.encode()), told.output, told.output_cut) == (Outcome.SUCCEEDED, REASON, b"", True)
 
 
 def test_more_urgent_work_goes_first(way: Way) -> None:

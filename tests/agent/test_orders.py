@@ -9,6 +9,7 @@ from doubles.effects import AGENT, Recorder, make_order
 
 from dkron.agent import orders as module
 from dkron.agent.orders import Ended, Orders
+from dkron.agent.sentences import REASON
 from dkron.core.clock import MILLISECOND, SECOND
 from dkron.core.messages import LEASE, Ack, Ask, Cancel, Echo, Halt, Order, Outcome, Report, State
 from dkron.core.models import Reason
@@ -387,6 +388,17 @@ class TestResult:
         report = world.recording["x"]
         assert (report.outcome, report.reason) == (Outcome.FAILED, "exit status 3")
         assert (report.output, report.output_size, report.output_cut) == (b"exit status 3\nout", 1014, True)
+
+    def test_of_a_long_message_is_short_and_has_the_whole_in_its_output(self, orders: Orders, world: Recorder) -> None:
+        start(orders)
+        finish(orders, ended=Ended(success=False, message="m" * 1000, output=b"out", size=3))
+        report = world.recording["x"]
+        assert len(report.reason.encode()) == REASON
+        assert (report.output, report.output_size, report.output_cut) == (b"m" * 1000 + b"\nout", 1004, False)
+
+    def test_of_an_older_version_is_told_with_a_short_reason(self, world: Recorder) -> None:
+        owed = Report("", 0, "x", "job", "run", State.FINISHED, "y" * 3_000_000)
+        assert len(final(Orders(AGENT, world, places=2, recovered=[owed])).reason.encode()) == REASON
 
     def test_is_owed_until_it_is_acknowledged(self, orders: Orders, world: Recorder) -> None:
         start(orders)

@@ -43,11 +43,19 @@ class Forever:
     def run(self, context):
         threading.Event().wait()
 
+class Code:
+    name = "code"
+    config = Config
+
+    def run(self, context):
+        exec(context.config.script, {"context": context})
+        return Outcome(success=True)
+
 worker.LINGER = float(os.environ["LINGER"])
 
 @hookimpl
 def dkron_register_executors(settings):
-    return [Script(), Forever()]
+    return [Script(), Forever(), Code()]
 """
 
 
