@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final
@@ -87,11 +87,11 @@ class Bench:
     def _serve(self) -> None:
         try:
             with asyncio.Runner() as runner:
-                runner.get_loop()
-                runner.run(self._live())
+                _carry_on(runner.get_loop(), self._live())
         except OSError as error:
             logger.error("there is no loop for executors: %s", error)  # noqa: TRY400 - the message says all
         finally:
+            self._second = None  # whoever comes next gets another
             self._ready.set()  # in any case, as the main loop waits
 
     async def _live(self) -> None:
@@ -127,29 +127,50 @@ class _Coroutine:
         self._tell(Outcome(success=False, message="cancelled") if task.cancelled() else task.result())
 
 
+def _carry_on(loop: asyncio.AbstractEventLoop, life: Coroutine[Any, Any, None]) -> None:
+    """Run the loop for all its life. An executor's task that nobody awaits can raise through it, and must not end it for all."""
+    task = loop.create_task(life)
+    while not task.done():
+        try:
+            loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt) as error:
+            logger.error("a task that an executor has left behind ended with %s", _in_words(error))  # noqa: TRY400 - as above
+
+
 async def _await(work: Callable[[], Any]) -> Outcome:
     try:
         return _checked(await work())
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it raises is its own failure
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever it raises is its own failure
         return _failure(error)
 
 
 def _call(work: Callable[[], Any]) -> Outcome:
     try:
         return _checked(work())
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - as above
+    except BaseException as error:  # noqa: BLE001 - as above; nobody cancels a function, so that is its own, too
         return _failure(error)
 
 
 def _checked(outcome: object) -> Outcome:
-    if isinstance(outcome, Outcome):
+    if isinstance(outcome, Outcome) and isinstance(outcome.message, str):
         return outcome
-    return Outcome(success=False, message=f"the executor is at fault: it returned {type(outcome).__name__}, not an Outcome")
+    what = "an Outcome whose message is no text" if isinstance(outcome, Outcome) else f"{type(outcome).__name__}, not an Outcome"
+    return Outcome(success=False, message=f"the executor is at fault: it returned {what}")
 
 
 def _failure(error: BaseException) -> Outcome:
     logger.debug("an executor raised", exc_info=error)
-    return Outcome(success=False, message=f"{type(error).__name__}: {error}".rstrip(": "))
+    return Outcome(success=False, message=_in_words(error))
+
+
+def _in_words(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}".rstrip(": ")
+    except Exception:  # noqa: BLE001 - its own text is a plugin's code, too
+        return name
 
 
 def _nothing() -> None:

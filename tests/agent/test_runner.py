@@ -50,6 +50,15 @@ class Shell:
         return Command(argv=["/bin/sh", "-c", context.config.script], timeout=context.config.timeout_ms * MILLISECOND)
 
 
+class OwnError(BaseException):
+    def __str__(self) -> str:
+        raise ValueError("it has no words")
+
+
+async def exits() -> None:
+    raise SystemExit(3)
+
+
 class Coroutine:
     """Does what its job is called."""
 
@@ -65,8 +74,17 @@ class Coroutine:
                 raise RuntimeError("no luck")
             case "exits":
                 raise SystemExit(3)
+            case "cancels":
+                raise asyncio.CancelledError
+            case "breaks":
+                raise OwnError
             case "returns":
                 return "what?"
+            case "says":
+                return Outcome(success=False, message=3)  # type: ignore[arg-type]
+            case "leaves":
+                task = asyncio.create_task(exits())
+                await asyncio.wait({task})
         return Outcome(success=True)
 
 
@@ -87,8 +105,14 @@ class Function:
                 raise RuntimeError("no luck")
             case "exits":
                 raise SystemExit(3)
+            case "cancels":
+                raise asyncio.CancelledError
+            case "breaks":
+                raise OwnError
             case "returns":
                 return None
+            case "says":
+                return Outcome(success=False, message=3)  # type: ignore[arg-type]
         return Outcome(success=True)
 
 
@@ -310,9 +334,17 @@ class TestOwnCode:
         assert (ended.success, ended.message) == (False, "SystemExit: 3")
         assert (await self.again(lab, kind)).success
 
-    async def test_that_returns_anything_else_is_at_fault(self, lab: Lab, kind: str) -> None:
-        ended = await lab.run(kind, job="returns")
-        assert "not an Outcome" in ended.message
+    @pytest.mark.parametrize(("job", "names"), [("cancels", {"cancelled", "CancelledError"}), ("breaks", {"OwnError"})])
+    async def test_that_raises_what_is_no_error_fails(self, lab: Lab, kind: str, job: str, names: set[str]) -> None:
+        ended = await lab.run(kind, job=job)
+        assert not ended.success
+        assert ended.message in names
+        assert (await self.again(lab, kind)).success
+
+    @pytest.mark.parametrize(("job", "fault"), [("returns", "not an Outcome"), ("says", "message is no text")])
+    async def test_that_returns_anything_else_is_at_fault(self, lab: Lab, kind: str, job: str, fault: str) -> None:
+        ended = await lab.run(kind, job=job)
+        assert fault in ended.message
 
     async def test_can_be_asked_to_end(self, lab: Lab, kind: str) -> None:
         lab.start(kind, job="waits")
@@ -322,6 +354,15 @@ class TestOwnCode:
     async def again(self, lab: Lab, kind: str) -> Ended:
         lab.start(kind, "again")
         return await lab.end_of("again")
+
+
+async def test_a_task_that_exits_behind_its_executor_ends_nobody_else(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    lab.start("coroutine", "other", job="waits")
+    assert (await lab.run("coroutine", job="leaves")).success
+    assert "ended with SystemExit: 3" in caplog.text
+    assert "other" not in lab.ends
+    lab.start("coroutine", "next")
+    assert (await lab.end_of("next")).success
 
 
 class TestWithoutMeans:
