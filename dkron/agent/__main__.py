@@ -24,6 +24,7 @@ def main() -> None:
     from dkron.agent.service import run  # noqa: PLC0415 - see above
 
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSettings)
+    hide_settings()
     try:
         status = run(settings, keeper, launchers)
     except KeyboardInterrupt:  # before the worker listened to signals
@@ -36,6 +37,13 @@ def take_limit(given: list[str]) -> None:
     """Have as many files open as the parent says: it has raised its own limit, and that is not to be passed on."""
     for limit in map(int, given[:1]):
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def hide_settings() -> None:
+    """Leave nothing to read where they came from: what executors start inherits it, and the settings hold the links' key."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, sys.stdin.fileno())
+    os.close(null)
 
 
 if __name__ == "__main__":

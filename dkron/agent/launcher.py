@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from dkron.agent import reaper, spawner
+from dkron.agent import environment, reaper, spawner
 from dkron.agent.aging import Aging
 from dkron.agent.line import Line
 from dkron.agent.spawner import Program
@@ -28,7 +27,6 @@ PATIENCE: Final = 120  # beats without an answer, after which it is killed: it m
 FAREWELL: Final = 2.0  # seconds
 AGAIN: Final = 1.0  # seconds between attempts to find a thread
 
-_OURS: Final = b"DKRON_"  # configures the agent, with its secrets: no business of its jobs
 _PROGRAM: Final = "import sys; sys.path.append(sys.argv[1]); from dkron.agent.spawner import main; main(int(sys.argv[2]))"
 _PLACE: Final = str(Path(__file__).parents[2])
 _PENDING: Final = 32  # starts that it is asked for at once: what keeps it busy until it is asked for more
@@ -200,13 +198,12 @@ class Launcher:
 
 
 def _begin(marker: str, open_files: int, line: socket.socket) -> subprocess.Popen[bytes]:
-    """Start the program. What it has in its environment, its jobs get: so none of the agent's secrets."""
-    environment = {name: value for name, value in os.environb.items() if not name.startswith(_OURS)}
+    """Start the program. What it has in its environment, its jobs get."""
     return subprocess.Popen(  # noqa: S603 - our own interpreter and file
         [sys.executable, "-I", "-S", "-c", _PROGRAM, _PLACE, str(open_files)],
         stdin=line.fileno(),
         stdout=subprocess.DEVNULL,
-        env={**environment, reaper.VARIABLE.encode(): marker.encode()},
+        env={**environment.passed_on(), reaper.VARIABLE.encode(): marker.encode()},
         start_new_session=True,
     )
 

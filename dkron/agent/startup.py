@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dkron import __version__
-from dkron.agent import descriptors, slot
+from dkron.agent import descriptors, environment, slot
 from dkron.agent.control import Meet, Retire, Who, ask
 from dkron.agent.settings import WorkerSettings
 from dkron.core.errors import DkronError
@@ -31,7 +31,7 @@ def exec_worker(settings: WorkerSettings) -> NoReturn:
     """Become a worker: the same process, without the memory of what it was before. Raises `OSError`."""
     descriptor = _written(settings)
     os.dup2(descriptor, 0)
-    os.execv(COMMAND[0], COMMAND)  # noqa: S606 - that is the purpose
+    os.execve(COMMAND[0], COMMAND, environment.passed_on())  # noqa: S606 - that is the purpose
 
 
 def start_worker(settings: WorkerSettings) -> WorkerProcess:
@@ -39,7 +39,9 @@ def start_worker(settings: WorkerSettings) -> WorkerProcess:
     descriptor = _written(settings)
     command = [*COMMAND, str(descriptors.GIVEN)]
     try:
-        popen = subprocess.Popen(command, stdin=descriptor, start_new_session=True)  # noqa: S603 - our own interpreter
+        popen = subprocess.Popen(  # noqa: S603 - our own interpreter
+            command, stdin=descriptor, env=environment.passed_on(), start_new_session=True
+        )
     finally:
         os.close(descriptor)
     return WorkerProcess(popen.pid, settings.data_dir, fingerprint(settings), popen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -107,6 +108,23 @@ class TestStartup:
             assert await asyncio.wait_for(started.ended(), 20) == "exit status 0"
         started.signal(signal.SIGTERM)
 
+    async def test_leaves_nothing_secret_to_what_plugins_start(
+        self, station: Station, leader: Leader, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("DKRON_ENCRYPT", "DKRON_ETCD_PASSWORD", "DKRON_WORKER"):
+            monkeypatch.setenv(name, "secret")
+        monkeypatch.setenv("OTHER", "passed on")
+        started = await Workers().start(station.settings())
+        try:
+            await leader.met()
+            environment = psutil.Process(started.pid).environ()
+            assert environment["OTHER"] == "passed on"
+            assert not [name for name in environment if name.startswith("DKRON_")]
+            assert standard_input(started.pid) == "/dev/null"
+        finally:
+            started.signal(signal.SIGTERM)
+            assert await asyncio.wait_for(started.ended(), 20) == "exit status 0"
+
     async def test_by_exec_keeps_the_process(self, station: Station, leader: Leader) -> None:
         settings = msgspec.json.encode(station.settings()).decode()
         script = f"""
@@ -115,10 +133,12 @@ from dkron.agent.settings import WorkerSettings
 from dkron.agent.startup import exec_worker
 exec_worker(msgspec.json.decode({settings!r}, type=WorkerSettings))
 """
-        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)  # noqa: ASYNC220
+        env = {**os.environ, "DKRON_ENCRYPT": "secret"}
+        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, env=env)  # noqa: ASYNC220
         station.processes.append(process)
         await leader.met()
         assert psutil.Process(process.pid).cmdline()[-2:] == ["-m", "dkron.agent"]
+        assert "DKRON_ENCRYPT" not in psutil.Process(process.pid).environ()
 
     async def test_that_no_server_wants_ends_with_a_sentence(self, station: Station) -> None:
         async with leading(key=b"0123456789abcdef") as guarded:
@@ -142,6 +162,10 @@ exec_worker(msgspec.json.decode({settings!r}, type=WorkerSettings))
     async def test_without_executors_says_what_to_install(self, station: Station) -> None:
         await station.begin(only_plugins=("none-such",))
         assert "install one, such as dkron-shell-executor" in station.log
+
+
+def standard_input(pid: int) -> str:
+    return str(Path(f"/proc/{pid}/fd/0").readlink())
 
 
 async def until_found(workers: Workers, data_dir: str) -> None:
