@@ -9,6 +9,8 @@ from typing import Final
 
 import aiohttp
 
+from dkron_http_executor.resolver import Resolver
+
 # How long an idle connection is kept: enough for a burst, shorter than servers keep theirs (2 s and more), so that no request is
 # sent into a connection that the server is closing at that moment.
 _KEEPALIVE: Final = 1.5
@@ -32,16 +34,16 @@ class Sessions:
     async def _keep(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.ClientSession]:
         """Hold a session open. A loop that shuts down ends its asynchronous generators, and so this closes in time."""
         try:
-            async with _session() as session:
+            async with Resolver() as resolver, _session(resolver) as session:
                 yield session
         finally:
             del self._open[loop]
 
 
-def _session() -> aiohttp.ClientSession:
+def _session(resolver: Resolver) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         # The worker's places bound how many run at once; a limit here would let one slow server delay the jobs of others.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE, resolver=resolver),
         cookie_jar=aiohttp.DummyCookieJar(),  # jobs share nothing
         headers={"User-Agent": f"dkron/{version('dkron')}"},
         skip_auto_headers=("Content-Type",),

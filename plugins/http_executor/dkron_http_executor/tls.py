@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dkron_http_executor.config import HttpConfig
+
+_THREADS: Final = ThreadPoolExecutor(2, thread_name_prefix="tls")
 
 
 class _File(NamedTuple):
@@ -31,8 +34,11 @@ async def tls_for(config: HttpConfig) -> ssl.SSLContext | bool:
     roots = _file("tlsRootCAsFile", config.tls_root_cas_file)
     if not (config.tls_no_verify_peer or certificate or roots):
         return True
-    # Reading files and the system's certificates takes tens of milliseconds, so that happens in a thread.
-    return await asyncio.to_thread(_context, config.tls_no_verify_peer, certificate, key, roots)
+    # Reading files and the system's certificates takes tens of milliseconds, so that happens in a thread; and not in one of those
+    # that other plugins' code may keep busy.
+    return await asyncio.get_running_loop().run_in_executor(
+        _THREADS, _context, config.tls_no_verify_peer, certificate, key, roots
+    )
 
 
 @lru_cache(maxsize=256)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import ssl
 import subprocess
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +78,16 @@ async def test_a_server_that_nobody_vouches_for_is_refused(serve: Serve, files: 
 async def test_tls_no_verify_peer_takes_any_server(serve: Serve, files: Files) -> None:
     outcome, _ = await call(url=await serve(hello, server_tls(files)), tlsNoVerifyPeer="true")
     assert outcome.success, outcome.message
+
+
+async def test_tls_needs_no_thread_that_others_keep_busy(serve: Serve, files: Files) -> None:
+    over, pool = threading.Event(), ThreadPoolExecutor(1)
+    asyncio.get_running_loop().set_default_executor(pool)
+    pool.submit(over.wait)
+    url = await serve(hello, tls=server_tls(files))
+    outcome, _ = await call(url=url, tlsNoVerifyPeer="true", timeout="10")
+    over.set()
+    assert outcome.success
 
 
 async def test_tls_root_cas_file_is_trusted(serve: Serve, files: Files) -> None:
