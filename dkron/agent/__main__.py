@@ -11,6 +11,7 @@ import sys
 
 import msgspec
 
+from dkron.agent import reaper
 from dkron.agent.keeper import Keeper
 from dkron.agent.launchers import Launchers
 from dkron.agent.settings import WorkerSettings
@@ -21,6 +22,7 @@ def main() -> None:
     take_limit(sys.argv[1:])
     keeper = Keeper.start(secrets.token_hex(4))  # this and the launchers start while this process imports
     launchers = Launchers(keeper.marker, open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    os.environ[reaper.VARIABLE] = keeper.marker  # for what executors' own code starts
     from dkron.agent.service import run  # noqa: PLC0415 - see above
 
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSettings)

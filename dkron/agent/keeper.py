@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import Final
 
-from dkron.agent import reaper
+from dkron.agent import environment, reaper
 from dkron.core.clock import SECOND, SystemClock
 
 _LOG: Final = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ class Keeper:
 
     def __init__(self, marker: str) -> None:
         self.marker: Final = marker
+        self._began: Final = _CLOCK.boot() * reaper.TICKS // SECOND
         self._watched: Final[dict[int, int]] = {}
         self._retry_at = 0
         self._process, self._pipe = self._open()
@@ -38,8 +39,8 @@ class Keeper:
         """Start the keeper process.
 
         Args:
-            marker: a random value, new for each worker, that `DKRON_WORKER` has in the environment of its jobs and nowhere
-                else: not in the worker's own.
+            marker: a random value, new for each worker, that `DKRON_WORKER` has in the environment of all that this worker
+                starts, except the keeper and other workers; and that the worker itself was not started with.
         """
         return cls(marker)
 
@@ -58,10 +59,15 @@ class Keeper:
         self._watched.pop(group, None)
         self._send(b"-%d\n" % group)
 
-    def close(self) -> None:
-        """End the keeper. It kills only if groups are still watched, and then all that it would kill at the worker's death."""
+    def close(self, *, idle: bool = True) -> None:
+        """End the keeper. It kills only if groups are still watched, and then all that it would kill at the worker's death.
+
+        Args:
+            idle: whether nothing runs. What is no process of its own is not watched: if any of that runs, all is killed, too.
+        """
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._pipe, b".\n")
+            if idle:
+                os.write(self._pipe, b".\n")
         os.close(self._pipe)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_FAREWELL)
@@ -100,10 +106,11 @@ class Keeper:
         theirs, ours = os.pipe()
         try:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and file
-                [sys.executable, "-I", "-S", reaper.__file__, str(os.getpid()), self.marker],
+                [sys.executable, "-I", "-S", reaper.__file__, str(os.getpid()), self.marker, str(self._began)],
                 stdin=theirs,
                 stdout=subprocess.DEVNULL,
                 cwd="/",
+                env=environment.passed_on(),
                 start_new_session=True,
             )
         except OSError:

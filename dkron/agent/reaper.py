@@ -1,15 +1,17 @@
 """Kills what a dead worker left behind; run as a program, it is the *keeper*.
 
-The keeper is told every process group that is started for the worker. When the worker is gone it kills what it was told, and
-whatever carries the worker's marker in its environment: so what was started but not told yet, or has left its group, does not
-survive either, and no launcher starts anything more. It imports the smallest modules of the standard library and nothing of
-dkron, to start in milliseconds and stay small.
+The keeper is told every process group that is started for the worker. When the worker is gone it kills what it was told,
+whatever carries the worker's marker in its environment, and who is left of the worker's session: so what was started but not told
+yet, has left its group, or was started or forked by executors' own code does not survive either, and no launcher starts anything
+more. It imports the smallest modules of the standard library and nothing of dkron, to start in milliseconds and stay small.
 
 Process and group ids are numbers, and numbers come round. So nothing is killed by its number alone:
 
 * A group is a job's if its leader is still the same process (same start time), or if a member had started when the worker
   ended. Until then it had not let the leader be reaped, and the number of what is not reaped, like that of a group that has
   members, is not given out again: whoever was in the group then, was the job's.
+* Likewise for the session that the worker led, if it led one: the number is not given out again while anybody is in it. The
+  worker itself, which may live yet, is spared, and so is what was there before it, as beside a shell that became the worker.
 * Any other process is a job's, or a launcher, if its environment carries the marker, which is random and made for this one
   worker, or if it is the child of one that does.
 
@@ -62,13 +64,15 @@ def processes() -> list[Stat]:
     return [each for each in found if each and not each.dead]
 
 
-def kill_leftovers(groups: dict[int, int], marker: str, *, ended: int = 0) -> int:
-    """Kill these groups and everything that carries the marker; look again until nothing is left.
+def kill_leftovers(groups: dict[int, int], marker: str, *, ended: int = 0, worker: int = 0, began: int = 0) -> int:
+    """Kill these groups, everything that carries the marker, and the worker's session; look again until nothing is left.
 
     Args:
         groups: the start time of each group's leader, by group id.
-        marker: what `DKRON_WORKER` has in the environment of the worker's launchers and jobs, alone or before a dot; "": nothing.
+        marker: what `DKRON_WORKER` has in the environment of all that the worker starts, alone or before a dot; "": nothing.
         ended: when the worker ended, in clock ticks since boot; with 0, a group is known by its living leader alone.
+        worker: who led the session, and is not killed itself; 0: nobody.
+        began: when the worker began to start others, likewise: who is in its session since before that is none of them.
 
     Returns:
         how many processes were killed.
@@ -78,7 +82,7 @@ def kill_leftovers(groups: dict[int, int], marker: str, *, ended: int = 0) -> in
     clean = 0
     while clean < 2 and time.monotonic() < deadline:  # noqa: PLR2004 - at one look, something might be about to exec
         try:
-            found = _strike(groups, marker, ended)
+            found = _strike(groups, marker, worker, began, ended)
         except OSError:  # it could not look, for want of descriptors or memory, so it has not found that nothing is left
             found, clean = [], -1
         killed.update(found)
@@ -87,13 +91,15 @@ def kill_leftovers(groups: dict[int, int], marker: str, *, ended: int = 0) -> in
     return len(killed)
 
 
-def _strike(groups: dict[int, int], marker: str, ended: int) -> list[int]:
+def _strike(groups: dict[int, int], marker: str, worker: int, began: int, ended: int) -> list[int]:
     """Kill all that is found at one look; return who it was."""
     living = processes()
     known = {each.group for each in living if _in_group(each, groups, ended)}
     ours = {group for group in known if _send(-group, signal.SIGKILL)}  # takes all members at once, however fast they fork
-    others = [each.pid for each in living if each.group not in known and each.pid != os.getpid()]
-    marked = {pid for pid in others if marker and _is_marked(pid, marker) and _send(pid, signal.SIGSTOP)}
+    others = [each for each in living if each.group not in known and each.pid not in {os.getpid(), worker}]
+    kin = {each.pid for each in others if 0 != each.session == worker and began <= each.started <= ended}
+    strays = kin | {each.pid for each in others if marker and _is_marked(each.pid, marker)}
+    marked = {pid for pid in strays if _send(pid, signal.SIGSTOP)}
     untold = [pid for pid in _heirs(marked) if _kill_tree(pid)]
     return [each.pid for each in living if each.group in ours] + untold + [pid for pid in marked if _send(pid, signal.SIGKILL)]
 
@@ -212,7 +218,7 @@ class Ear:
             self.orderly = True
 
 
-def main(worker: int, marker: str) -> None:
+def main(worker: int, marker: str, began: int) -> None:
     """Outlive the worker by the time that it takes to kill what it left."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -221,10 +227,10 @@ def main(worker: int, marker: str) -> None:
     if ear.orderly and not ear.groups:
         return
     ended = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
-    killed = kill_leftovers(ear.groups, marker, ended=ended)
+    killed = kill_leftovers(ear.groups, marker, ended=ended, worker=worker, began=began)
     if killed:
         print(f"dkron: the worker {worker} is gone; the keeper killed {killed} processes that it left", file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

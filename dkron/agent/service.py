@@ -10,7 +10,7 @@ import signal
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import aiohttp
 from msgspec.structs import replace
@@ -48,21 +48,29 @@ def run(settings: WorkerSettings, keeper: Keeper, launchers: Launchers) -> int:
         launchers.close()
         keeper.close()
         return 1
-    status, spent = 1, False
+    end = _End()
     loop = asyncio.new_event_loop()  # not `asyncio.run`, which would wait at the end for whoever looks up a name
     asyncio.set_event_loop(loop)
     try:
-        status, spent = loop.run_until_complete(_live(settings, held, keeper, launchers))
+        end = loop.run_until_complete(_live(settings, held, keeper, launchers))
     except OSError as error:
         logger.critical("data-dir: %s cannot be used: %s", error.filename or settings.data_dir, error.strerror or error)
     launchers.close()  # before the lock is free: nothing of this worker runs when the next one begins
-    keeper.close()
-    held.release(remove=spent)
-    return status
+    keeper.close(idle=end.idle)
+    held.release(remove=end.spent)
+    return end.status
 
 
-async def _live(settings: WorkerSettings, held: Slot, keeper: Keeper, launchers: Launchers) -> tuple[int, bool]:
-    """Run the worker; return the exit status, and whether its slot is of no use any more."""
+class _End(NamedTuple):
+    """How a worker left: its exit status, whether its slot is of no use any more, and whether nothing runs."""
+
+    status: int = 1
+    spent: bool = False
+    idle: bool = False
+
+
+async def _live(settings: WorkerSettings, held: Slot, keeper: Keeper, launchers: Launchers) -> _End:
+    """Run the worker until it leaves."""
     executors = _executors(settings)
     boot = _BOOT_ID.read_text().replace("-", "")[:_SHORT]
     async with aiohttp.ClientSession() as session:
@@ -77,7 +85,7 @@ async def _live(settings: WorkerSettings, held: Slot, keeper: Keeper, launchers:
             await worker.done.wait()
             adoption.cancel()
             await worker.close()
-    return int(worker.failed), worker.servers.retiring and worker.orders.settled
+    return _End(int(worker.failed), worker.servers.retiring and worker.orders.settled, not worker.orders.running)
 
 
 def _executors(settings: WorkerSettings) -> dict[str, Executor]:

@@ -60,6 +60,7 @@ class Slot:
         """Give the slot up; with `remove`, together with its journal, in which nothing must be owed."""
         if remove:
             shutil.rmtree(self.folder, ignore_errors=True)
+        fcntl.flock(self._lock, fcntl.LOCK_UN)  # closing does not: a child that an executor forked shares the lock
         os.close(self._lock)
 
     def _note(self, *more: str) -> None:

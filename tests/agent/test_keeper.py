@@ -65,9 +65,9 @@ asyncio.run(main())
 class Worker:
     """A worker that started these scripts, each of which writes the number of a process that it started."""
 
-    def __init__(self, *scripts: str) -> None:
+    def __init__(self, *scripts: str, leads: bool = False) -> None:
         command = [sys.executable, "-c", WORKER, uuid4().hex, *scripts]
-        self._worker = subprocess.Popen(command, stdout=subprocess.PIPE)
+        self._worker = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=leads)
         self.keeper, *self.jobs = [int(self._worker.stdout.readline()) for _ in range(1 + len(scripts))]
 
     def listened(self) -> bool:
@@ -94,8 +94,8 @@ class Worker:
 def begin() -> Iterator[Callable[..., Worker]]:
     workers: list[Worker] = []
 
-    def begin(*scripts: str) -> Worker:
-        workers.append(Worker(*scripts))
+    def begin(*scripts: str, leads: bool = False) -> Worker:
+        workers.append(Worker(*scripts, leads=leads))
         return workers[-1]
 
     yield begin
@@ -142,6 +142,14 @@ async def test_a_fork_that_holds_the_pipe_hides_no_death(begin: Callable[..., Wo
     worker.die()
     await until(lambda: not alive(pid))
     assert alive(fork)
+
+
+async def test_a_fork_of_a_worker_that_led_its_session_dies_too(begin: Callable[..., Worker], alive: Alive, until: Until) -> None:
+    worker = begin("a fork that holds the pipe", leads=True)
+    (fork,) = worker.jobs
+    await until(worker.listened)
+    worker.die()
+    await until(lambda: not alive(fork) and not alive(worker.keeper))
 
 
 async def test_hundreds_of_jobs_are_killed_within_seconds(begin: Callable[..., Worker], alive: Alive, until: Until) -> None:
@@ -206,6 +214,19 @@ class TestInOrder:
         keeper.watch(job.pid, reaper.stat(job.pid).started)
         keeper.close()
         assert job.wait(20) == -signal.SIGKILL
+
+    def test_an_end_kills_what_is_marked_if_something_runs_that_is_not_watched(
+        self, keeper: Keeper, job: subprocess.Popen[bytes]
+    ) -> None:
+        keeper.close(idle=False)
+        assert job.wait(20) == -signal.SIGKILL
+
+    def test_it_is_not_marked_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It may have replaced one that is about to kill."""
+        monkeypatch.setenv("DKRON_WORKER", "marker")
+        keeper = Keeper.start("marker")
+        assert b"DKRON_WORKER" not in Path(f"/proc/{keeper.pid}/environ").read_bytes()
+        keeper.close()
 
     def test_one_that_died_is_replaced_and_told_everything(
         self, keeper: Keeper, job: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture

@@ -153,6 +153,26 @@ class TestGroups:
         assert not alive(pid)
 
 
+class TestSession:
+    def test_of_the_worker_is_killed_without_the_worker(self, begin: Begin, alive: Callable[[int], bool]) -> None:
+        child = begin("env -i sleep 100 & echo $!; wait; kill -STOP $$")
+        pid = pid_of(child)
+        assert kill_leftovers({}, MARKER, ended=LATER) == 0
+        assert kill_leftovers({}, MARKER, ended=LATER, worker=child.pid) == 1
+        assert not alive(pid)
+        assert child.poll() is None
+
+    def test_whose_number_came_round_is_left_alone(self, begin: Begin) -> None:
+        child = begin("sleep 100 & echo $!; wait")
+        pid = pid_of(child)
+        assert kill_leftovers({}, MARKER, ended=started(pid) - 1, worker=child.pid) == 0
+
+    def test_in_which_others_were_before_is_left_to_them(self, begin: Begin) -> None:
+        child = begin("sleep 100 & echo $!; wait")
+        pid = pid_of(child)
+        assert kill_leftovers({}, MARKER, ended=LATER, worker=child.pid, began=started(pid) + 1) == 0
+
+
 class TestMarked:
     @pytest.mark.parametrize("script", ["echo $$; exec sleep 100", "setsid sh -c 'echo $$; exec sleep 100' & wait"])
     def test_processes_are_killed_in_whatever_session(self, begin: Begin, alive: Callable[[int], bool], script: str) -> None:

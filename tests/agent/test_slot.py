@@ -25,6 +25,14 @@ def test_a_slot_is_for_one(tmp_path: Path) -> None:
     assert take(str(tmp_path)).number == first.number
 
 
+def test_a_slot_is_free_when_it_is_released_though_a_fork_has_its_lock_open(tmp_path: Path) -> None:
+    first = take(str(tmp_path))
+    fork = os.dup(first._lock)
+    first.release()
+    assert slot.is_free(first.folder)
+    os.close(fork)
+
+
 def test_one_who_retires_lets_another_begin(tmp_path: Path) -> None:
     first = take(str(tmp_path))
     first.retire()

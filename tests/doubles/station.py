@@ -80,7 +80,7 @@ class Spares:
     def _begin(self) -> tuple[subprocess.Popen[bytes], Path]:
         path = next(self._logs)
         with path.open("wb") as log:
-            process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stderr=log, env=self._environment)
+            process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stderr=log, env=self._environment, start_new_session=True)
         return process, path
 
 
