@@ -18,6 +18,7 @@ import psutil
 from calibration import AT_ONCE, SECONDS, rate_of_one
 
 from dkron.agent.descriptors import GIVEN
+from dkron.agent.identity import AS_AGENT
 from dkron.agent.keeper import Keeper
 from dkron.agent.launchers import Launchers
 from dkron.agent.output import Output
@@ -54,6 +55,7 @@ async def run_while(more: Callable[[], bool], keeper: Keeper, launchers: Launche
         spawn(
             COMMAND,
             env=ENVIRONMENT,
+            who=AS_AGENT,
             until=2**63,
             output=Output(),
             begun=lambda _process, _at: None,

@@ -20,8 +20,11 @@ class Identity(NamedTuple):
     environment: dict[str, str]
 
 
+AS_AGENT: Final = Identity(None, None, None, {})
+
+
 def resolve(user: str | int | None, group: str | int | None) -> Identity:
-    """Look up who is meant, on this node.
+    """Look up who is meant, on this node, however long that takes.
 
     Text is a name before it is a number, as for chown. The group is the user's primary one unless another is given, and the
     supplementary groups are the user's own: none of the agent's are left.

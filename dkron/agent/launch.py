@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from dkron.agent import identity
+from dkron.agent.identity import Identity
 from dkron.agent.spawner import Program
 from dkron.core.interfaces import Command
 
@@ -18,15 +18,14 @@ _HINTS: Final = {
 }
 
 
-def program(command: Command, env: Mapping[str, str]) -> Program:
-    """Describe what is to be started; variables of `env` win over the command's.
+def program(command: Command, env: Mapping[str, str], who: Identity) -> Program:
+    """Describe what is to be started, and as whom; variables of `env` win over the command's.
 
     Raises:
         ValueError: it cannot be described; the message is a sentence for the user.
     """
     if not command.argv:
         raise ValueError("the command is empty")
-    who = identity.resolve(command.user, command.group)
     try:
         return Program(
             argv=[os.fsencode(word) for word in command.argv],

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from dkron.agent import launch
 from dkron.agent.ears import Ears
+from dkron.agent.identity import Identity
 from dkron.agent.keeper import Keeper
 from dkron.agent.launcher import Launcher
 from dkron.agent.launchers import Launchers
@@ -336,6 +337,7 @@ def spawn(
     command: Command,
     *,
     env: Mapping[str, str],
+    who: Identity,
     until: int,
     output: Output,
     begun: Callable[[Process, int], None],
@@ -351,6 +353,7 @@ def spawn(
             payload, or empty.
         env: what the worker adds; it wins over the command's own variables, and those over the agent's (of which jobs get all
             but `DKRON_*`, which configures the agent).
+        who: who the command's user and group are.
         until: the boot time from which it may not be started any more (R4).
         output: takes what is written.
         begun: called on the loop with the process and a boot time just before its start, if it has started.
@@ -364,7 +367,7 @@ def spawn(
     Raises:
         OSError, ValueError: nothing runs, and none of these calls will come; the message is a sentence for the user.
     """
-    program = launch.program(command, env)
+    program = launch.program(command, env, who)
     descriptors: list[int] = []
     pipe, theirs = os.pipe()
     try:

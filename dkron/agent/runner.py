@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from dkron.agent.bench import Bench
+from dkron.agent.directory import Directory
+from dkron.agent.identity import Identity
 from dkron.agent.keeper import Keeper
 from dkron.agent.launchers import Launchers
 from dkron.agent.orders import Ended
@@ -102,6 +104,7 @@ class Runner:
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._bench = Bench(places)
+        self._directory = Directory()
         self._running: dict[str, tuple[_Context, Callable[[int], None]]] = {}
 
     @property
@@ -139,6 +142,7 @@ class Runner:
     def close(self) -> None:
         """Let go of what executors' own code runs on. What still runs is abandoned."""
         self._bench.close()
+        self._directory.close()
 
     def _begin(self, executor: Any, context: _Context, until: int) -> Callable[[int], None]:  # noqa: ANN401 - either kind
         if hasattr(executor, "command"):
@@ -153,7 +157,7 @@ class Runner:
 
     def _spawn(self, command: Command, context: _Context, until: int) -> _Spawned:
         spawned = _Spawned(command, context, self._listener, late=self._miss, done=self._finish)
-        spawned.start(until, self._launchers, self._keeper)
+        spawned.start(until, self._directory, self._launchers, self._keeper)
         return spawned
 
     def _miss(self, context: _Context) -> None:
@@ -178,7 +182,7 @@ class Runner:
 class _Spawned:
     """An execution that is a process."""
 
-    __slots__ = ("_command", "_context", "_done", "_late", "_listener", "_process", "_reason", "_timer")
+    __slots__ = ("_command", "_context", "_done", "_given_up", "_late", "_listener", "_process", "_reason", "_timer")
 
     def __init__(
         self,
@@ -196,13 +200,35 @@ class _Spawned:
         self._done = done
         self._reason = ""
         self._timer: asyncio.TimerHandle | None = None
-        self._process: Process
+        self._given_up = False
+        self._process: Process | None = None  # None: it is not known yet whom it runs as
 
-    def start(self, until: int, launchers: Launchers, keeper: Keeper | None) -> None:
-        """Start it. Raises `OSError`, `ValueError`."""
+    def start(self, until: int, directory: Directory, launchers: Launchers, keeper: Keeper | None) -> None:
+        """Start it, at once unless its user has to be looked up. Raises `OSError`, `ValueError`."""
+        command = self._command
+        who = directory.known(command.user, command.group)
+        if who is not None:
+            self._start(who, until, launchers, keeper)
+            return
+        answer = directory.look_up(command.user, command.group)
+        answer.add_done_callback(lambda answer: self._found(answer, until, launchers, keeper))
+
+    def _found(self, answer: asyncio.Future[Identity], until: int, launchers: Launchers, keeper: Keeper | None) -> None:
+        if self._given_up or answer.cancelled():
+            return
+        try:
+            self._start(answer.result(), until, launchers, keeper)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing runs
+            self._fail(str(error))
+
+    def _fail(self, why: str) -> None:
+        self._done(self._context, Outcome(success=False, message=why))
+
+    def _start(self, who: Identity, until: int, launchers: Launchers, keeper: Keeper | None) -> None:
         self._process = spawn(
             self._command,
             env=self._context.environment,
+            who=who,
             until=until,
             output=self._context.output,
             begun=self._begun,
@@ -213,7 +239,11 @@ class _Spawned:
         )
 
     def end(self, grace: int) -> None:
-        self._process.end(grace)
+        if self._process is not None:
+            self._process.end(grace)
+        elif not self._given_up:
+            self._given_up = True
+            asyncio.get_running_loop().call_soon(self._fail, "ended before it was started")
 
     def _begun(self, process: Process, at: int) -> None:
         self._listener.begun(self._context.execution, at)
@@ -227,7 +257,7 @@ class _Spawned:
 
     def _time_out(self, timeout: int) -> None:
         self._reason = f"ended after its timeout of {timeout / SECOND:g} s"
-        self._process.end(GRACE)
+        self.end(GRACE)
 
     def _ended(self, how: Exit) -> None:
         if self._timer is not None:

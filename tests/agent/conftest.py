@@ -15,7 +15,7 @@ import pytest_asyncio
 from doubles.leader import Leader, leading
 from doubles.station import PLUGIN, Spares, Station
 
-from dkron.agent import launcher, reaper, sessions
+from dkron.agent import identity, launcher, reaper, sessions
 from dkron.agent.descriptors import GIVEN
 from dkron.agent.launchers import Launchers
 from dkron.agent.output import Output
@@ -31,8 +31,9 @@ class Started:
     def __init__(self, command: Command, **options: Any) -> None:
         self.output = Output()
         self.begun = asyncio.Event()
+        who = identity.resolve(command.user, command.group)
         self._end: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        self.process: Process = spawn(command, output=self.output, begun=self._on_begin, ended=self._on_end, **options)
+        self.process: Process = spawn(command, who=who, output=self.output, begun=self._on_begin, ended=self._on_end, **options)
 
     def _on_begin(self, process: Process, at: int) -> None:
         assert process.pid

@@ -21,6 +21,7 @@ Until = Callable[[Callable[[], bool]], Any]
 
 WORKER = """
 import asyncio, os, subprocess, sys, time
+from dkron.agent.identity import AS_AGENT
 from dkron.agent.keeper import Keeper
 from dkron.agent.launchers import Launchers
 from dkron.agent.output import Output
@@ -45,7 +46,7 @@ def start(keeper, launchers, script):
             time.sleep(100)
     else:
         command = Command(argv=["/bin/sh", "-c", script])
-        calls = dict(output=Loud(), begun=lambda process, at: None, ended=lambda exit: None)
+        calls = dict(who=AS_AGENT, output=Loud(), begun=lambda process, at: None, ended=lambda exit: None)
         process.spawn(command, env={}, until=2**63, launchers=launchers, keeper=keeper, **calls)
 
 async def main():

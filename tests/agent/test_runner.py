@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import pwd
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest_asyncio
 from doubles.effects import make_order
 
 from dkron.agent import aging
+from dkron.agent.identity import AS_AGENT
 from dkron.agent.launchers import Launchers
 from dkron.agent.orders import Ended
 from dkron.agent.output import LIMIT
@@ -34,6 +36,7 @@ class Nothing(msgspec.Struct):
 class Script(msgspec.Struct):
     script: str
     timeout_ms: int = 0
+    user: str | None = None
 
 
 class Shell:
@@ -47,7 +50,8 @@ class Shell:
             raise KeyError("oops")
         if not context.config.script:
             raise ValueError("script: must not be empty")
-        return Command(argv=["/bin/sh", "-c", context.config.script], timeout=context.config.timeout_ms * MILLISECOND)
+        config = context.config
+        return Command(argv=["/bin/sh", "-c", config.script], timeout=config.timeout_ms * MILLISECOND, user=config.user)
 
 
 class OwnError(BaseException):
@@ -284,6 +288,44 @@ class TestProcess:
         for n in range(50):
             await lab.end_of(f"{n}")
         assert len(os.listdir("/proc/self/fd")) == len(before)  # noqa: PTH208
+
+
+class TestAnotherUser:
+    @pytest.fixture
+    def answer(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+        """Who knows of users answers no question before this, and knows of none then."""
+        answer = threading.Event()
+
+        def getpwnam(name: str) -> Any:
+            assert answer.wait(60)
+            raise KeyError(name)
+
+        monkeypatch.setattr(pwd, "getpwnam", getpwnam)
+        yield answer
+        answer.set()
+
+    async def test_who_has_to_be_looked_up_holds_up_nothing_else(self, lab: Lab, answer: threading.Event) -> None:
+        lab.start("shell", config=script("true", user="somebody"))
+        lab.start("shell", "y", config=script("true"))
+        assert (await lab.end_of("y")).success
+        assert not lab.ends.keys() & {"x"}
+        answer.set()
+        assert (await lab.end_of()).message == "there is no user 'somebody' on this node"
+
+    async def test_is_not_waited_for_if_it_is_to_end(self, lab: Lab, answer: threading.Event) -> None:
+        lab.start("shell", config=script("true", user="somebody"))
+        lab.runner.end("x", SECOND)
+        lab.runner.end("x", 0)
+        assert not lab.ends
+        assert (await lab.end_of()).message == "ended before it was started"
+        answer.set()
+        lab.start("shell", "y", config=script("true", user="somebody"))
+        assert "no user" in (await lab.end_of("y")).message  # and x has not ended twice
+
+    async def test_that_is_found_too_late_is_not_started(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("dkron.agent.identity.resolve", lambda *_: AS_AGENT)
+        lab.start("shell", config=script("true", user="somebody"), until=CLOCK.boot())
+        await lab.until(lambda: lab.missed == {"x"})
 
 
 class TestWhatCannotStart:

@@ -15,6 +15,7 @@ import pytest_asyncio
 from dkron_shell_executor import ShellExecutor, dkron_register_executors
 
 from dkron.agent import reaper
+from dkron.agent.identity import resolve
 from dkron.agent.launchers import Launchers
 from dkron.agent.output import Output
 from dkron.agent.process import Exit, end, spawn
@@ -71,6 +72,7 @@ class Run:
         self.process = spawn(
             command,
             env={},
+            who=resolve(command.user, command.group),
             until=2**63,
             output=self.output,
             begun=lambda _process, _at: None,
