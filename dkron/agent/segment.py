@@ -19,7 +19,7 @@ _FRAME: Final = struct.Struct("<II")
 
 
 class DamagedError(Exception):
-    """A record in the middle is not what was written: what the file says, and does not say, proves nothing."""
+    """A record in the middle is not what was written, or not for this version of dkron: the file and its gaps prove nothing."""
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True, tag="head"):
@@ -121,7 +121,7 @@ class Segment:
 
     def read(self, offset: int, length: int) -> Entry:
         """Read one record. Raises `OSError` or `DamagedError`."""
-        record = _record(os.pread(self._fd, length, offset), 0)
+        record = _record(self.path, os.pread(self._fd, length, offset), 0)
         if record is None:
             raise DamagedError(f"{self.path}: the record at {offset} is damaged")
         return record.entry
@@ -135,7 +135,7 @@ class Segment:
         data = os.pread(self._fd, self.size, 0)
         offset = 0
         while offset < len(data):
-            record = _record(data, offset)
+            record = _record(self.path, data, offset)
             if record is None:
                 _expect_torn(self.path, data, offset)
                 return
@@ -167,7 +167,7 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _record(data: bytes, offset: int) -> Record | None:
+def _record(path: Path, data: bytes, offset: int) -> Record | None:
     start = offset + _FRAME.size
     if start > len(data):
         return None
@@ -175,7 +175,10 @@ def _record(data: bytes, offset: int) -> Record | None:
     body = memoryview(data)[start : start + length]
     if not length or len(body) < length or crc32(body) != crc:
         return None
-    return Record(_decode(body), offset, _FRAME.size + length)
+    try:
+        return Record(_decode(body), offset, _FRAME.size + length)
+    except msgspec.DecodeError as error:
+        raise DamagedError(f"{path} has a record that this version of dkron does not know: {error}") from None
 
 
 def _expect_torn(path: Path, data: bytes, offset: int) -> None:

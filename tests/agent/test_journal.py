@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dkron.agent import journal as module
 from dkron.agent.journal import Journal, JournalError
-from dkron.agent.segment import DamagedError, Segment, segment_paths
+from dkron.agent.segment import DamagedError, Segment, pack, segment_paths
 from dkron.core.messages import Outcome, Report, State
 
 
@@ -138,6 +139,21 @@ class TestRestart:
         async with opened(tmp_path) as journal:
             assert journal.id != id_
 
+    async def test_with_a_record_of_a_later_version_begins_anew(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """It may take back what another says, so nothing of the journal can be relied on (R5); but nothing is deleted."""
+        id_ = await live_through(tmp_path)
+        [path] = segment_paths(tmp_path)
+        with path.open("ab") as file:
+            file.write(pack(Later("done")))  # type: ignore[arg-type]
+        written = path.read_bytes()
+        async with opened(tmp_path) as journal:
+            assert journal.id != id_
+            assert states(journal) == {}
+            assert await arm(journal, "next") == ""
+        assert "the journal begins anew" in caplog.text
+        assert f"{path} has a record that this version of dkron does not know" in caplog.text
+        assert path.with_suffix(".damaged").read_bytes() == written
+
     async def test_begins_with_an_id_of_its_own(self, tmp_path: Path) -> None:
         async with opened(tmp_path / "a") as one, opened(tmp_path / "b") as other:
             assert one.id != other.id
@@ -148,6 +164,10 @@ class TestRestart:
         monkeypatch.setattr(Segment, "read", _unreadable)
         async with opened(tmp_path) as journal:
             assert states(journal)["done"] is Outcome.LOST
+
+
+class Later(msgspec.Struct, array_like=True, tag="later"):
+    id: str
 
 
 def _unreadable(_self: Segment, _offset: int, _length: int) -> None:
