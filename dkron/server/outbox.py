@@ -17,6 +17,7 @@ from dkron.server.courier import GROUP, LOOK, Courier
 
 LONGEST: Final = 24 * 3600 * SECOND
 MOST: Final = 10_000  # entries; beyond it the oldest are given up
+MOST_EXECUTIONS: Final = 200_000  # in all of them, some 50 MB in the store: runs on many nodes are long to tell
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +52,21 @@ class Outbox:
 
     def _finished(self) -> Iterator[Notice]:
         """Go through those about which nothing is left to do."""
-        overfull = len(self._board.outbox) - MOST
-        if overfull > 0:
+        if overfull := self._overfull():
             log.error("the outbox is full: %d notices are given up", overfull)
         expired = self._now() - LONGEST
         for number, (notice, _) in enumerate(self._board.outbox.values()):
             if number < overfull or notice.created_at < expired or all(c.has_taken(notice.id) for c in self._couriers):
                 yield notice
+
+    def _overfull(self) -> int:
+        """Return how many of the oldest are too many."""
+        room = MOST_EXECUTIONS
+        for kept, (notice, _) in enumerate(reversed(self._board.outbox.values())):
+            room -= len(notice.executions)
+            if kept == MOST or room < 0:
+                return len(self._board.outbox) - kept
+        return 0
 
     async def _delete(self, fence: int, notices: list[Notice]) -> None:
         held = [(notice.id, self._board.outbox[notice.id][1]) for notice in notices if notice.id in self._board.outbox]

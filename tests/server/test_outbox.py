@@ -14,7 +14,7 @@ from sim import virtual
 from dkron.core.board import LEADER, OUTBOX, PREFIX, Board, Leader, encode
 from dkron.core.clock import SECOND
 from dkron.core.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
-from dkron.core.models import Notice, Trigger
+from dkron.core.models import Execution, Notice, Trigger
 from dkron.server import outbox
 from dkron.server.courier import FIRST_DELAY, GROUP, LONGEST_DELAY, PATIENCE
 from dkron.server.outbox import LONGEST, Outbox
@@ -232,6 +232,16 @@ class TestBounds:
             await asyncio.sleep(5)
             assert not world.task.done()
             assert world.stored == [str(number) for number in range(3 * MAX_GUARDS, 3 * MAX_GUARDS + 10)]
+
+        tell(story, Ear(10**9))
+
+    def test_of_runs_on_many_nodes_fewer_are_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(outbox, "MOST_EXECUTIONS", 10)
+
+        async def story(world: World) -> None:
+            await world.begin(5, executions=(Execution(id="x", node="n", agent="a"),) * 4)
+            await asyncio.sleep(5)
+            assert world.stored == ["3", "4"]
 
         tell(story, Ear(10**9))
 
