@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from dkron.core.clock import SECOND, rfc3339
-from dkron.core.models import Execution, Notice, Skips
+from dkron.core.models import Execution, Notice, Skips, Status
 from dkron.logs import together
 from dkron.plugins import PluginSettings, hookimpl
+
+MOST: Final = 20  # executions that a line names: a run on a thousand nodes would make one of a hundred kilobytes
 
 _LOG: Final = logging.getLogger("dkron.runs")
 
@@ -62,9 +64,17 @@ def _write(notice: Notice) -> None:
 def _sentence(notice: Notice, due: str, late: float | None) -> str:
     """Say it for the person who reads the terminal."""
     last = {execution.node: execution for execution in notice.executions}
-    where = ", ".join(map(_where, last.values())) or "no node"
+    named = _named(last.values())
+    more = f" and {len(last) - len(named)} more" if len(named) < len(last) else ""
+    where = ", ".join(map(_where, named)) + more or "no node"
     tail = "" if late is None else f", {late:.3f} s late"
     return f"{notice.job}: {notice.status} on {where}, due {due}{tail}"
+
+
+def _named(executions: Iterable[Execution]) -> list[Execution]:
+    """Return those that a line has room for: of too many the last attempts before others, and failures before successes."""
+    found = list(executions)
+    return found if len(found) <= MOST else sorted(found, key=lambda e: (e.retried, e.status is Status.SUCCEEDED))[:MOST]
 
 
 def _where(execution: Execution) -> str:
@@ -73,14 +83,17 @@ def _where(execution: Execution) -> str:
 
 
 def _fields(notice: Notice, due: str, late: float | None) -> dict[str, Any]:
-    return {
+    named = _named(notice.executions)
+    fields = {
         "job": notice.job,
         "group": due,
         "trigger": notice.trigger.value,
         "status": notice.status,
         "lateness": late,
-        "executions": [_execution(execution) for execution in notice.executions],
+        "executions": [_execution(execution) for execution in named],
     }
+    more = len(notice.executions) - len(named)
+    return {**fields, "more": more} if more else fields
 
 
 def _execution(execution: Execution) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
-from dkron_log_notifier import LogNotifier, dkron_run_skipped
+from dkron_log_notifier import MOST, LogNotifier, dkron_run_skipped
 
 from dkron.core.clock import MILLISECOND, SECOND
 from dkron.core.models import Execution, Notice, Reason, Skips, Status, Trigger
@@ -99,6 +99,18 @@ async def test_every_node_is_named(caplog: pytest.LogCaptureFixture) -> None:
     record = await written(caplog, notice(execution("db1"), execution("db2", started_at=DUE + SECOND)))
     assert "on db1 in 1.204 s, db2 in 0.207 s" in record.getMessage()
     assert vars(record)["lateness"] == 1.0
+
+
+async def test_of_very_many_the_last_failures_are_named_before_others(caplog: pytest.LogCaptureFixture) -> None:
+    good = [execution(f"n{number}") for number in range(1000)]
+    retried = execution("bad", status=Status.FAILED, retried=True)
+    last = execution("bad", status=Status.FAILED, attempt=2, reason="exit status 1")
+    record = await written(caplog, notice(*good, retried, last, status="partially_failed"))
+    line, fields = record.getMessage(), vars(record)
+    assert line.startswith("backup: partially_failed on bad in 1.204 s, n0 in 1.204 s, n1")
+    assert f" and {1001 - MOST} more, due" in line
+    assert (len(fields["executions"]), fields["more"]) == (MOST, 1002 - MOST)
+    assert [(e["node"], e["attempt"]) for e in fields["executions"][:2]] == [("bad", 2), ("n0", 1)]
 
 
 def test_a_skip_is_one_line_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
