@@ -50,6 +50,7 @@ class ResultSaver:
         self._backlog = Backlog()
         self._behind = False
         self._swept_at = max(FEWEST, retention.records // OVER)
+        self._sweeping: set[str] = set()  # jobs
         self._complaints = Complaints(log, clock, QUIET)
         self._task: asyncio.Task[None] | None = None
         self._chores: set[asyncio.Task[object]] = set()
@@ -167,9 +168,16 @@ class ResultSaver:
     def _sweep(self, batch: list[Result]) -> None:
         if not any(self._retention):
             return
-        for record, _ in batch:
-            if _lot(record.id) % self._swept_at == 0:
-                self._chore(self._results.sweep(record.job, self._retention), f"{record.job} could not be swept")
+        drawn = {record.job for record, _ in batch if _lot(record.id) % self._swept_at == 0}
+        for job in drawn - self._sweeping:  # on a thousand nodes one run draws fifty times
+            self._sweeping.add(job)
+            self._chore(self._sweep_job(job), f"{job} could not be swept")
+
+    async def _sweep_job(self, job: str) -> None:
+        try:
+            await self._results.sweep(job, self._retention)
+        finally:
+            self._sweeping.discard(job)
 
     def _chore(self, work: object, failure: str) -> None:
         task = asyncio.get_running_loop().create_task(_quietly(work, failure))

@@ -431,12 +431,22 @@ class TestRetention:
     @pytest.mark.parametrize(("records", "each"), [(1, FEWEST), (100, 20), (1_000, 200)])
     def test_not_after_each_record(self, records: int, each: int) -> None:
         async def story(world: World) -> None:
-            for first in range(0, 10_000, BATCH):
-                world.save(*map(str, range(first, first + BATCH)))
-            await asyncio.sleep(5)
-            assert 10_000 / each * 0.6 <= world.results.counts["sweep"] <= 10_000 / each * 1.4
+            for number in range(5_000):
+                world.save(str(number))
+                await asyncio.sleep(0.05)
+            assert 5_000 / each * 0.6 <= world.results.counts["sweep"] <= 5_000 / each * 1.4
 
         tell(story, Retention(records=records))
+
+    def test_and_but_once_after_many(self) -> None:
+        async def story(world: World) -> None:
+            for first in range(0, 4 * BATCH, BATCH):
+                world.save(*map(str, range(first, first + BATCH)))
+            world.save(*map(str, range(BATCH)), job="other")
+            await asyncio.sleep(5)
+            assert 2 <= world.results.counts["sweep"] <= 5
+
+        tell(story, Retention(records=100))
 
     def test_without_bounds_nothing_is_swept(self) -> None:
         async def story(world: World) -> None:
