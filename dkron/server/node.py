@@ -41,6 +41,7 @@ from dkron.server.registration import Registration
 from dkron.server.relay import Relay
 from dkron.server.saver import ResultSaver
 from dkron.server.supervisor import Supervisor
+from dkron.server.widths import Widths
 
 STORE_AGAIN: Final = 1 * SECOND  # between attempts to reach a shared store
 TIDY: Final = 3600 * SECOND  # between looks for what can be forgotten
@@ -70,7 +71,7 @@ class Node:
         self._members = Members()
         self._fellows = Fellows()
         self._nonce = secrets.token_hex(8)
-        self._saver = ResultSaver(self._stores.results, self._clock, settings.kept)
+        self._saver = ResultSaver(self._stores.results, self._clock, settings.kept, Widths(self._board, self._members).of)
         self._catalogue = Catalogue(self._plugins, self._board, self._members)
         self._scheduler = self._make_scheduler()
         self._leading = self._make_leading()

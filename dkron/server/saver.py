@@ -40,12 +40,21 @@ class ResultSaver:
 
     What has waited for longer than a leadership may be doubted was perhaps decided by another leader meanwhile, and that is final
     (R8): it is saved only if nothing is on record.
+
+    Args:
+        results: where to.
+        clock: for pauses.
+        retention: of each job's history.
+        least: tells how many executions of a job are kept in any case.
     """
 
-    def __init__(self, results: ResultStore, clock: Clock, retention: Retention) -> None:
+    def __init__(
+        self, results: ResultStore, clock: Clock, retention: Retention, least: Callable[[str], int] = lambda _job: 0
+    ) -> None:
         self._results = results
         self._clock = clock
         self._retention = retention
+        self._least = least
         self._waiting: deque[tuple[int, list[Result], Callable[[], None]]] = deque()
         self._backlog = Backlog()
         self._behind = False
@@ -174,8 +183,10 @@ class ResultSaver:
             self._chore(self._sweep_job(job), f"{job} could not be swept")
 
     async def _sweep_job(self, job: str) -> None:
+        records = self._retention.records
+        kept = self._retention._replace(records=max(records, self._least(job)) if records else 0)
         try:
-            await self._results.sweep(job, self._retention)
+            await self._results.sweep(job, kept)
         finally:
             self._sweeping.discard(job)
 

@@ -438,6 +438,16 @@ class TestRetention:
 
         tell(story, Retention(records=records))
 
+    def test_what_is_kept_in_any_case_is_kept(self) -> None:
+        async def story(world: World) -> None:
+            world.saver._least = lambda job: 300 if job == "wide" else 0
+            for job in ("wide", "narrow"):
+                world.save(*(f"{number:03}" for number in range(500)), job=job)
+                await asyncio.sleep(1)
+            assert [len(await world.kept(job)) for job in ("wide", "narrow")] == [300, 100]
+
+        tell(story, Retention(records=100))
+
     def test_and_but_once_after_many(self) -> None:
         async def story(world: World) -> None:
             for first in range(0, 4 * BATCH, BATCH):
