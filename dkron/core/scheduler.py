@@ -315,10 +315,10 @@ class Scheduler:
             return
         if not draft.changed:
             self._finish(draft, answers)
-            return
-        write = write_of(draft, partial(self._written, draft, answers))
-        pause = write.size // LARGE * PAUSE / SECOND
-        asyncio.get_running_loop().call_later(pause, self._writer.submit, write)
+        elif (write := write_of(draft, partial(self._written, draft, answers))).size < LARGE:
+            self._writer.submit(write)
+        else:
+            asyncio.get_running_loop().call_later(write.size // LARGE * PAUSE / SECOND, self._writer.submit, write)
 
     def _written(self, draft: Draft, answers: list[tuple[Event, object]], revision: int, error: StoreError | None) -> None:
         if error is not None:
