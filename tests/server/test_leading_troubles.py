@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 from doubles.followers import Server, World, down, tell, up
@@ -14,6 +15,13 @@ from dkron.core.board import JOBS, STATE
 from dkron.core.clock import SECOND
 from dkron.core.errors import GuardFailedError, StoreError, StoreFullError, TooLargeError
 from dkron.server.leading import REFUSED
+
+
+def told_by(story: Callable[[World], Awaitable[None]], caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what a story's servers log about their store."""
+    with caplog.at_level("INFO", "dkron.server.leading"):
+        tell(story)
+    return [record.message for record in caplog.records if "the store" in record.message]
 
 
 def test_without_the_store_it_says_so_and_comes_back() -> None:
@@ -45,10 +53,7 @@ def test_a_store_that_refuses_while_its_watch_stands_is_told_of(caplog: pytest.L
         assert server.leading.trouble == ""
         probe.cancel()
 
-    with caplog.at_level("INFO", "dkron.server.leading"):
-        tell(story)
-    told = [record.message for record in caplog.records if "the store" in record.message]
-    assert told == ["the store: the store is down", "the store answers again"]
+    assert told_by(story, caplog) == ["the store: the store is down", "the store answers again"]
 
 
 def test_a_store_that_takes_no_writes_is_told_of_while_it_does_not(caplog: pytest.LogCaptureFixture) -> None:
@@ -73,10 +78,7 @@ def test_a_store_that_takes_no_writes_is_told_of_while_it_does_not(caplog: pytes
         assert server.leading.trouble == ""
         probe.cancel()
 
-    with caplog.at_level("INFO", "dkron.server.leading"):
-        tell(story)
-    told = [record.message for record in caplog.records if "the store" in record.message]
-    assert told == ["the store: there is no room", "the store answers again"]
+    assert told_by(story, caplog) == ["the store: there is no room", "the store answers again"]
 
 
 @pytest.mark.parametrize("error", [GuardFailedError("it has changed"), TooLargeError("at most 1 MiB")])
